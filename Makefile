@@ -1,0 +1,67 @@
+# Every habit of the project, one target each. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pagoda
+QUESTION ?= What is the capital of France?
+SOURCES := operator engine tests e2e
+
+.PHONY: help setup demo test test-full e2e check format lint types imports lock crd golden docs image chart clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv from the lock file (hashes required) and install the project into it
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Pagoda needs Python 3.11 or later; $(PYTHON) is {v[0]}.{v[1]}. Try: make setup PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP) ## Serve a real model on this machine and ask it a question (KEEP=1 keeps serving)
+	@$(BIN)/pagoda local up -f examples/smollm2.yaml $(if $(KEEP),,--ask "$(QUESTION)")
+
+test: $(STAMP) ## Unit, property and product tests: no cluster, no GPU
+	$(BIN)/python -m pytest
+
+e2e: $(STAMP) ## Scenarios on a real control plane, built once into the user's cache
+	$(BIN)/python -m e2e.prerequisites
+	$(BIN)/python -m pytest e2e
+
+check: lint types imports test ## All that CI runs, except e2e
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## Resolve the dependencies anew into the lock files
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv==$(UV_VERSION); }
+	$(BIN)/uv pip compile pyproject.toml --extra dev $(LOCK_FLAGS) -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra operator $(LOCK_FLAGS) -c requirements.lock -o requirements-operator.lock
+	$(BIN)/uv pip compile pyproject.toml --extra operator --extra engine $(LOCK_FLAGS) -c requirements.lock -o requirements-engine.lock
+LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+crd: $(STAMP) ## Write the CRD from the API's models
+	$(BIN)/python -m pagoda_operator.api.crd
+
+clean: ## Remove what the targets made in this folder (the user's cache stays)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

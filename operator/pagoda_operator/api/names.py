@@ -1,0 +1,24 @@
+"""Names that other programs see: the API group, labels, annotations, the field manager."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+Object: TypeAlias = dict[str, Any]
+"""A Kubernetes object as the API server writes it: plain JSON values, camelCase keys."""
+
+GROUP: Final = "pagoda.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "InferenceService"
+PLURAL: Final = "inferenceservices"
+SINGULAR: Final = "inferenceservice"
+SHORT_NAME: Final = "infsvc"
+CATEGORY: Final = "inference"
+
+FIELD_MANAGER: Final = "pagoda-operator"
+
+SERVICE_LABEL: Final = f"{GROUP}/service"
+"""On every child and every pod, its service's name; the one label of the immutable selectors."""
+APPLIED_ANNOTATION: Final = f"{GROUP}/applied"
+"""On every child, a hash of the fields that the operator last applied, so that a field it stops wanting is noticed."""

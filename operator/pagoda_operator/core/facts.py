@@ -1,0 +1,53 @@
+"""What is known about the world when a service is planned. Facts are data: whoever gathers them does all the I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pagoda_engine.contract import ModelFacts, Progress
+from pagoda_operator.api.names import Object
+
+
+@dataclass(frozen=True, slots=True)
+class PodReport:
+    """What one pod answered when it was last asked; None where it did not answer or does not have the number yet."""
+
+    progress: Progress | None = None
+    waiting: int | None = None
+    running: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnreadable:
+    """Why the model's facts could not be read. `permanent` means that only an edit of the spec can help."""
+
+    message: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One consistent view of the store, taken at `now` (timezone-aware).
+
+    children   objects that this service controls, by (kind, name)
+    pods       its pods, any order
+    nodes      every Node of the cluster; none in local mode
+    model      None while it is being read
+    reports    by pod name; a pod that was never asked, or never answered, is absent
+    served     kinds of optional APIs that the cluster has, e.g. `ScaledObject`
+    conflicts  (kind, name) of a child's place that a foreign object holds -> who holds it, as a sentence
+    requested  GPUs that running and scheduled pods already asked for, by node name; this service's own pods excluded,
+               since a plan must not change because it was carried out
+    """
+
+    now: datetime
+    model: ModelFacts | ModelUnreadable | None = None
+    children: Mapping[tuple[str, str], Object] = field(default_factory=dict)
+    pods: tuple[Object, ...] = ()
+    nodes: tuple[Object, ...] = ()
+    reports: Mapping[str, PodReport] = field(default_factory=dict)
+    served: frozenset[str] = frozenset()
+    conflicts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    requested: Mapping[str, int] = field(default_factory=dict)

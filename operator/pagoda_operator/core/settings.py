@@ -47,7 +47,7 @@ class Settings:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Settings:
-        """Settings from camelCase keys (`engineImage`). Raises ValueError naming a key that is none, or a wrong type."""
+        """Settings from camelCase keys (`engineImage`). Raises ValueError naming what can't be used."""
         fields = {_camel(f.name): f for f in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
         for key, value in document.items():

@@ -1,0 +1,108 @@
+"""The status of an InferenceService: what a user is told. The CRD's schema is generated from these classes.
+
+Sizes are bytes. Everything is optional, since a status grows as facts come in.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pagoda_operator.api.document import Document
+from pagoda_operator.api.names import Object
+
+
+class Condition(Document):
+    type: str = Field(description="Ready, Planned, ModelCached, WorkloadReady or ScalingReady.")
+    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
+    reason: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", description="Stable CamelCase word for programs.")
+    message: str = Field("", description="Sentence for people; where something is wrong, it says the fix.")
+    last_transition_time: str = Field(
+        description="When the status last changed.", json_schema_extra={"format": "date-time"}
+    )
+    observed_generation: int | None = Field(default=None, description="Generation of the spec that this speaks of.")
+
+
+class GpuClass(Document):
+    product: str = Field(description="Value of the nodes' label nvidia.com/gpu.product.")
+    memory_mib: int = Field(description="Memory of one GPU in MiB.")
+    gpus_per_node: int = Field(description="Most allocatable GPUs on one node of the class.")
+
+
+class PlanStatus(Document):
+    gpu: str = Field(description="What one replica runs on, `2x H100-80GB-HBM3` or `cpu`.")
+    gpu_class: GpuClass | None = Field(default=None, description="The class of GPUs that was chosen.")
+    tensor_parallel: int = Field(description="GPUs that one replica is spread over.")
+    max_model_len: int = Field(description="Longest prompt and output together, in tokens.")
+    max_num_seqs: int = Field(description="Requests that one replica runs at once.")
+    kv_tokens: int = Field(description="Tokens whose keys and values one replica can hold.")
+    kv_bytes_per_token: int = Field(description="Bytes of keys and values of one token, on one GPU.")
+    weight_bytes: int = Field(description="Bytes of weights on one GPU.")
+    arithmetic: tuple[str, ...] = Field(default=(), description="How the plan was reckoned, to be checked by hand.")
+
+
+class ModelStatus(Document):
+    uri: str = Field(description="The URI that these facts were read from.")
+    architecture: str = Field(description="The model's architecture.")
+    dtype: str = Field(description="Data type of the weights on the device.")
+    weight_bytes: int = Field(description="Bytes of all weights on the device.")
+    download_bytes: int = Field(description="Bytes that a cache must hold.")
+    num_layers: int = Field(description="Layers.")
+    num_attention_heads: int = Field(description="Query heads.")
+    num_kv_heads: int = Field(description="Key and value heads.")
+    head_dim: int = Field(description="Size of one head.")
+    hidden_size: int = Field(description="Size of the residual stream.")
+    vocab_size: int = Field(description="Size of the vocabulary.")
+    max_model_len: int = Field(description="The model's own context length in tokens.")
+    parameters: int = Field(default=0, description="Number of weights.")
+
+
+class CacheStatus(Document):
+    state: str = Field(description="Ready, Pending, or how far the download is, `43%`.")
+    bytes: int | None = Field(default=None, description="Bytes downloaded so far.")
+    total: int | None = Field(default=None, description="Bytes to download.")
+    percent: int | None = Field(default=None, description="Share downloaded.")
+    eta_seconds: int | None = Field(default=None, description="Estimated seconds until the model is complete.")
+
+
+class QueueStatus(Document):
+    waiting: int = Field(description="Requests that wait, over all replicas.")
+    running: int = Field(description="Requests that run, over all replicas.")
+
+
+class Failure(Document):
+    reason: str = Field(description="Stable CamelCase word, such as OutOfMemory or ModelNotFound.")
+    message: str = Field(description="The last words of the container, or of the kubelet or scheduler.")
+    exit_code: int | None = Field(default=None, description="Exit code of the container, where it ended.")
+    pod: str = Field(description="Name of the pod.")
+    time: str | None = Field(default=None, description="When it happened.", json_schema_extra={"format": "date-time"})
+
+
+class Status(Document):
+    observed_generation: int | None = Field(
+        default=None, description="Generation of the spec that this status speaks of."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        description="Ready, and what it depends on.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    replicas: int = Field(default=0, description="Replicas that exist.")
+    ready_replicas: int = Field(default=0, description="Replicas that answer requests.")
+    ready: str | None = Field(default=None, description="Ready and wanted replicas, `2/2`.")
+    selector: str | None = Field(default=None, description="Label selector of the pods, for scalers.")
+    url: str | None = Field(default=None, description="Base URL of the OpenAI-compatible API.")
+    model: str | None = Field(default=None, description="Name that requests give as `model`.")
+    model_facts: ModelStatus | None = Field(default=None, description="What was read of the model, for planning.")
+    plan: PlanStatus | None = Field(default=None, description="What was chosen, and the arithmetic behind it.")
+    rejected: tuple[str, ...] = Field(
+        default=(), description="Options that the planner rejected, each with its arithmetic."
+    )
+    cache: CacheStatus | None = Field(default=None, description="The model cache.")
+    queue: QueueStatus | None = Field(default=None, description="Load, summed over the replicas.")
+    last_failure: Failure | None = Field(default=None, description="The last thing that went wrong in a pod.")
+
+    def to_object(self) -> Object:
+        """Plain JSON values, absent fields left out, as the API server keeps them."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)

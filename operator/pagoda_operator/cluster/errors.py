@@ -13,8 +13,6 @@
 `Unavailable` has one reader, the work queue, which waits and tries again. 401 belongs there since tokens rotate.
 """
 
-# ruff: noqa: N818 - they are named after the server's `reason`, and say what is; an Error suffix would add nothing
-
 from __future__ import annotations
 
 

@@ -10,15 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Protocol
 
+from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.resources import Resource
-
-Object = dict[str, Any]
-"""One Kubernetes object with `apiVersion`, `kind` and `metadata`."""
-
-FIELD_MANAGER: Final = "pagoda-operator"
-"""The one name under which the operator applies fields."""
 
 
 class Change(StrEnum):

@@ -38,6 +38,7 @@ class Facts:
     reports    by pod name; a pod that was never asked, or never answered, is absent
     served     kinds of optional APIs that the cluster has, e.g. `ScaledObject`
     conflicts  (kind, name) of a child's place that a foreign object holds -> who holds it, as a sentence
+    refused    (kind, name) of a child that the API server refused (quota, policy, schema) -> the server's own message
     requested  GPUs that running and scheduled pods already asked for, by node name; this service's own pods excluded,
                since a plan must not change because it was carried out
     """
@@ -50,4 +51,5 @@ class Facts:
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     served: frozenset[str] = frozenset()
     conflicts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     requested: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,89 @@
+"""Where the API server is and who we are to it: in a pod by its ServiceAccount, elsewhere by a kubeconfig file.
+
+The order is controller-runtime's: a file named on the command line, `KUBECONFIG`, the pod's ServiceAccount,
+`~/.kube/config`. Tokens are asked for again with every call, since those of pods and of exec plugins expire.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client.configuration import Configuration
+
+
+class NotConfigured(Exception):
+    """No usable way to an API server; the message says where was looked and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What any HTTP client needs to speak to the API server. Paths are of PEM files; `token` goes after `Bearer`."""
+
+    server: str
+    ca_path: str | None
+    verify: bool
+    token: str | None
+    certificate_path: str | None
+    key_path: str | None
+    proxy: str | None
+
+
+class Connection:
+    """The way to one API server. `configuration` is what the `kubernetes` package's clients are made from."""
+
+    def __init__(self, configuration: Any, reload: Callable[[], Awaitable[object]]) -> None:
+        self.configuration = configuration
+        self._reload = reload
+
+    async def renew(self) -> None:
+        """Read files and run plugins again, after a 401."""
+        await self._reload()
+
+    async def authorization(self) -> str | None:
+        """The value of the Authorization header for the next call, or None where certificates do it."""
+        settings = await self.configuration.auth_settings()
+        return settings["BearerToken"]["value"] if "BearerToken" in settings else None
+
+    async def credentials(self) -> Credentials:
+        """The same for clients other than the `kubernetes` package's."""
+        configuration = self.configuration
+        header = await self.authorization()
+        return Credentials(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            verify=configuration.verify_ssl,
+            token=header.split(" ", 1)[1].strip() if header else None,
+            certificate_path=configuration.cert_file,
+            key_path=configuration.key_file,
+            proxy=configuration.proxy,
+        )
+
+
+async def connect(kubeconfig: str | None = None) -> Connection:
+    """Find the API server. Raises NotConfigured."""
+    path = kubeconfig or os.environ.get("KUBECONFIG")
+    configuration = Configuration()
+    if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+
+        async def load() -> None:
+            kubernetes_config.load_incluster_config(client_configuration=configuration)
+
+    else:
+
+        async def load() -> None:
+            await kubernetes_config.load_kube_config(
+                config_file=path, client_configuration=configuration, persist_config=False
+            )
+
+    try:
+        await load()
+    except kubernetes_config.ConfigException as error:
+        where = path or ("the pod's ServiceAccount" if "KUBERNETES_SERVICE_HOST" in os.environ else "~/.kube/config")
+        raise NotConfigured(
+            f"no API server found by {where}: {error}; name a file by --kubeconfig or KUBECONFIG"
+        ) from error
+    return Connection(configuration, load)

@@ -1,0 +1,89 @@
+"""The work queue: keys that should be looked at, each at most once at a time. The shape is client-go's `workqueue`.
+
+Three promises, whatever the order of calls: a key is never in two hands at once; a key added while it waits is one
+entry; a key added while it is being processed is processed again afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class WorkQueue(Generic[Key]):
+    """Delays are seconds. `base_delay` doubles with each failure of a key, up to `max_delay`, until `forget`."""
+
+    def __init__(self, *, base_delay: float = 0.5, max_delay: float = 300.0) -> None:
+        self._base_delay = base_delay
+        self._max_delay = max_delay
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._dirty: set[Key] = set()  # to be processed: those in `_ready`, and those added while in hand
+        self._in_hand: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+
+    def __len__(self) -> int:
+        """Keys that wait for a hand; those in hand and those with a timer don't count."""
+        return self._ready.qsize()
+
+    def add(self, key: Key) -> None:
+        """Have `key` processed as soon as it is free."""
+        if key not in self._dirty:
+            self._dirty.add(key)
+            if key not in self._in_hand:
+                self._ready.put_nowait(key)
+
+    def add_after(self, key: Key, delay: float) -> None:
+        """Add `key` in `delay` seconds. A key has one timer: of two the earlier one stands."""
+        if delay <= 0:
+            return self.add(key)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + delay
+        timer = self._timers.get(key)
+        if timer is not None and timer.when() <= due:
+            return None
+        if timer is not None:
+            timer.cancel()
+        self._timers[key] = loop.call_at(due, self._fire, key)
+        return None
+
+    def add_failed(self, key: Key, at_least: float = 0.0) -> float:
+        """Add `key` after its back-off, at least `at_least` seconds; returns the delay."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        # The exponent is bounded so that a key that fails for weeks does not overflow a float.
+        delay = max(at_least, min(self._base_delay * 2.0 ** min(failures, 32), self._max_delay))
+        self.add_after(key, delay)
+        return delay
+
+    def forget(self, key: Key) -> None:
+        """`key` went well: its next failure starts with the shortest delay."""
+        self._failures.pop(key, None)
+
+    async def get(self) -> Key:
+        """Wait for a key and take it in hand; the caller owes a `done`, whatever happens."""
+        key = await self._ready.get()
+        self._dirty.discard(key)
+        self._in_hand.add(key)
+        return key
+
+    def done(self, key: Key) -> None:
+        """Give `key` out of hand. Raises ValueError where it was not in hand."""
+        if key not in self._in_hand:
+            raise ValueError(f"{key!r} is not in hand; each get() has one done()")
+        self._in_hand.remove(key)
+        if key in self._dirty:
+            self._ready.put_nowait(key)
+
+    def close(self) -> None:
+        """Cancel all timers; nothing is added by itself any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _fire(self, key: Key) -> None:
+        del self._timers[key]
+        self.add(key)

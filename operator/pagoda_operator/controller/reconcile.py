@@ -1,0 +1,148 @@
+"""One service, once: observe, plan, apply and prune, report. It may run at any time, twice, and after a crash.
+
+What to do is `core.plan.plan`'s business; here it is only done. When nothing is to be done, nothing is written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from pagoda_operator.api.names import Object
+from pagoda_operator.cluster.errors import Conflict, NotFound
+from pagoda_operator.cluster.interface import Cluster
+from pagoda_operator.cluster.resources import INFERENCE_SERVICE
+from pagoda_operator.controller.events import EventRecorder
+from pagoda_operator.controller.models import ModelReader
+from pagoda_operator.controller.ownership import ServiceKey, key_of
+from pagoda_operator.controller.store import Store, condition
+from pagoda_operator.controller.writer import ChildWriter
+from pagoda_operator.core.facts import Facts
+from pagoda_operator.core.plan import Plan
+from pagoda_operator.core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Planner = Callable[[Object, Facts, Settings], Plan]
+"""The shape of `core.plan.plan`."""
+
+ROUNDS = 4
+"""Plans in one reconcile. One that wrote is followed by a look at what that changed; three always do today."""
+
+
+@dataclass(frozen=True, slots=True)
+class _StatusWrite:
+    """A status that was written, and what the server made of it."""
+
+    sent: Object
+    kept: Object
+
+
+class Reconciler:
+    """`reconcile` is called with one key at a time each, by any number of workers."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        planner: Planner,
+        settings: Settings,
+        *,
+        models: ModelReader,
+        recorder: EventRecorder,
+    ) -> None:
+        self.served: frozenset[str] = frozenset()
+        """Kinds of optional APIs that the cluster has; whoever runs the discovery sets it."""
+        self._cluster = cluster
+        self._store = store
+        self._planner = planner
+        self._settings = settings
+        self._models = models
+        self._recorder = recorder
+        self._writer = ChildWriter(cluster, store)
+        self._statuses: dict[ServiceKey, _StatusWrite] = {}
+
+    async def reconcile(self, key: ServiceKey) -> float | None:
+        """Bring one service a step nearer to its spec; returns seconds until it wants another look without an event.
+
+        Raises ClusterError where the same call may succeed later.
+        """
+        service = self._store.service(key)
+        if service is None:
+            self._writer.forget(key)
+            self._statuses.pop(key, None)
+            return None
+        if "deletionTimestamp" in service["metadata"]:
+            return None  # its children go with it, by garbage collection; making them anew would only delay that
+        self._writer.expire(key)
+        plan = self._plan(service)
+        for _ in range(ROUNDS):
+            if self._must_wait(service, plan):
+                return None
+            if not await self._carry_out(service, plan):
+                break
+            plan = self._plan(service)
+        await self._report(service, plan)
+        delays = (plan.requeue_after, self._writer.retry_after(key), self._models.retry_after(service))
+        return min((delay for delay in delays if delay is not None), default=None)
+
+    def _plan(self, service: Object) -> Plan:
+        key = key_of(service)
+        facts = Facts(
+            now=datetime.now(UTC),
+            children=self._store.children(service),
+            pods=self._store.pods(key),
+            nodes=self._store.nodes(),
+            reports=self._store.reports(key),
+            served=self.served,
+            conflicts=self._writer.conflicts(key),
+            refused=self._writer.refused(key),
+            requested=self._store.requested(key),
+        )
+        plan = self._planner(service, facts, self._settings)
+        if plan.model_uri is None:
+            return plan
+        model = self._models.facts(service)
+        return plan if model is None else self._planner(service, replace(facts, model=model), self._settings)
+
+    def _must_wait(self, service: Object, plan: Plan) -> bool:
+        """Whether a service that was planned before this operator started should be left as it is.
+
+        Until its model's facts are read again there is nothing to plan from, and nothing that went wrong either.
+        """
+        if plan.model_uri is None or self._models.facts(service) is not None:
+            return False
+        planned = condition(service, "Planned")
+        generation = service["metadata"].get("generation")
+        return planned.get("status") == "True" and planned.get("observedGeneration") == generation
+
+    async def _carry_out(self, service: Object, plan: Plan) -> bool:
+        """Apply and prune; returns whether any fact is another one now."""
+        changed = False
+        for child in plan.apply:
+            changed |= await self._writer.apply(service, child)
+        for ref in plan.delete:
+            changed |= await self._writer.delete(service, ref)
+        return changed
+
+    async def _report(self, service: Object, plan: Plan) -> None:
+        key, live = key_of(service), service.get("status", {})
+        if plan.status == live or self._statuses.get(key) == _StatusWrite(sent=plan.status, kept=live):
+            return
+        metadata = {name: service["metadata"][name] for name in ("name", "namespace", "uid")}
+        wanted = {
+            "apiVersion": service["apiVersion"],
+            "kind": service["kind"],
+            "metadata": metadata,
+            "status": plan.status,
+        }
+        try:
+            written = await self._cluster.apply_status(INFERENCE_SERVICE, wanted)
+        except (NotFound, Conflict):
+            logger.debug("deleted while it was reconciled", extra={"service": str(key)})
+            return
+        self._store.put(INFERENCE_SERVICE, written)
+        self._statuses[key] = _StatusWrite(sent=plan.status, kept=written.get("status", {}))
+        await self._recorder.record(service, written)

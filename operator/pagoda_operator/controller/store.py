@@ -1,0 +1,206 @@
+"""The operator's view of the cluster: services, their children and pods, and nodes. Facts are read here, not by GETs.
+
+Events may come late, twice, and out of order between kinds; the view of one object only ever moves forward. So what
+the operator has just written, and put here itself, is not undone by an event from before the write.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from pagoda_operator.api.names import Object
+from pagoda_operator.cluster.interface import Change, WatchEvent
+from pagoda_operator.cluster.resources import INFERENCE_SERVICE, NODE, POD, Resource
+from pagoda_operator.controller.ownership import ServiceKey, concerned, controls, key_of
+from pagoda_operator.controller.trim import same, trim
+from pagoda_operator.core.facts import PodReport
+
+REMEMBERED_DEAD: Final = 4096
+"""Uids of deleted objects that are remembered, so that a LIST that began before a deletion can't undo it."""
+
+GPU_RESOURCES: Final = ("nvidia.com/gpu", "amd.com/gpu")
+_OVER: Final = ("Succeeded", "Failed")
+
+
+class ObjectKey(NamedTuple):
+    """Names one object of any kind; `namespace` is empty for nodes."""
+
+    resource: Resource
+    namespace: str
+    name: str
+
+
+class Store:
+    """Answers are the store's own objects: read them, don't change them."""
+
+    def __init__(self) -> None:
+        self._objects: dict[ObjectKey, Object] = {}
+        self._services: set[ServiceKey] = set()
+        self._nodes: set[ObjectKey] = set()
+        self._belongings: dict[ServiceKey, set[ObjectKey]] = {}  # children and pods
+        self._reports: dict[ServiceKey, Mapping[str, PodReport]] = {}
+        self._dead: OrderedDict[str, None] = OrderedDict()
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def observe(self, event: WatchEvent) -> frozenset[ServiceKey]:
+        """Take an event in; returns the services that should be looked at because of it."""
+        if event.change is Change.DELETED:
+            return self.remove(event.resource, event.object)
+        return self.put(event.resource, event.object)
+
+    def put(self, resource: Resource, obj: Object) -> frozenset[ServiceKey]:
+        """Take in a state of an object, unless a newer one is known; returns the services concerned by a change."""
+        key = _object_key(resource, obj)
+        known = self._objects.get(key)
+        if obj["metadata"]["uid"] in self._dead or (known is not None and _version(obj) <= _version(known)):
+            return frozenset()
+        new = trim(resource, obj)
+        before = self._forget(key)
+        self._remember(key, new)
+        if known is not None and same(known, new):
+            return frozenset()
+        return before | self._touched(key, new)
+
+    def remove(self, resource: Resource, obj: Object) -> frozenset[ServiceKey]:
+        """Forget an object that is gone; a successor of the same name stays."""
+        uid = obj["metadata"]["uid"]
+        self._dead[uid] = None
+        if len(self._dead) > REMEMBERED_DEAD:
+            self._dead.popitem(last=False)
+        key = _object_key(resource, obj)
+        known = self._objects.get(key)
+        if known is not None and known["metadata"]["uid"] == uid:
+            self._forget(key)
+        # What a pod used may be what another service waits for.
+        return self._touched(key, obj) | (self._unplanned() if resource == POD else frozenset())
+
+    def report(self, key: ServiceKey, reports: Mapping[str, PodReport]) -> None:
+        """Take in what the pods of a service last answered, by pod name."""
+        self._reports[key] = reports
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def keys(self) -> frozenset[ServiceKey]:
+        """All services."""
+        return frozenset(self._services)
+
+    def service(self, key: ServiceKey) -> Object | None:
+        return self._objects.get(ObjectKey(INFERENCE_SERVICE, key.namespace, key.name))
+
+    def children(self, service: Object) -> dict[tuple[str, str], Object]:
+        """What the service controls, by (kind, name)."""
+        return {
+            (key.resource.kind, key.name): self._objects[key]
+            for key in self._belongings.get(key_of(service), ())
+            if key.resource != POD and controls(service, self._objects[key])
+        }
+
+    def pods(self, key: ServiceKey) -> tuple[Object, ...]:
+        """The pods of a service, by name."""
+        pods = (self._objects[belonging] for belonging in self._belongings.get(key, ()) if belonging.resource == POD)
+        return tuple(sorted(pods, key=lambda pod: str(pod["metadata"]["name"])))
+
+    def nodes(self) -> tuple[Object, ...]:
+        """All nodes, by name."""
+        return tuple(self._objects[key] for key in sorted(self._nodes, key=lambda key: key.name))
+
+    def reports(self, key: ServiceKey) -> Mapping[str, PodReport]:
+        return self._reports.get(key, {})
+
+    def requested(self, key: ServiceKey) -> dict[str, int]:
+        """GPUs that the pods of all other services have asked for, by node name."""
+        used: dict[str, int] = {}
+        for other, belongings in self._belongings.items():
+            if other == key:
+                continue
+            for pod in (self._objects[belonging] for belonging in belongings if belonging.resource == POD):
+                node, gpus = pod["spec"].get("nodeName"), _gpus(pod)
+                if node and gpus and pod.get("status", {}).get("phase") not in _OVER:
+                    used[node] = used.get(node, 0) + gpus
+        return used
+
+    def versions(self, resource: Resource) -> dict[ObjectKey, tuple[str, int]]:
+        """Uid and resourceVersion of every object of a kind."""
+        return {
+            key: (obj["metadata"]["uid"], _version(obj))
+            for key, obj in self._objects.items()
+            if key.resource == resource
+        }
+
+    # --- the indexes -------------------------------------------------------------------------------------------------
+
+    def _remember(self, key: ObjectKey, obj: Object) -> None:
+        self._objects[key] = obj
+        if key.resource == INFERENCE_SERVICE:
+            self._services.add(ServiceKey(key.namespace, key.name))
+        elif key.resource == NODE:
+            self._nodes.add(key)
+        elif (service := concerned(obj)) is not None:
+            self._belongings.setdefault(service, set()).add(key)
+
+    def _forget(self, key: ObjectKey) -> frozenset[ServiceKey]:
+        """Take an object out of all indexes; returns the service that it belonged to."""
+        obj = self._objects.pop(key, None)
+        if obj is None:
+            return frozenset()
+        if key.resource == INFERENCE_SERVICE:
+            service = ServiceKey(key.namespace, key.name)
+            self._services.discard(service)
+            self._reports.pop(service, None)
+            return frozenset((service,))
+        if key.resource == NODE:
+            self._nodes.discard(key)
+            return frozenset()
+        owner = concerned(obj)
+        if owner is None:
+            return frozenset()
+        self._belongings[owner].discard(key)
+        if not self._belongings[owner]:
+            del self._belongings[owner]
+        return frozenset((owner,))
+
+    def _touched(self, key: ObjectKey, obj: Object) -> frozenset[ServiceKey]:
+        if key.resource == INFERENCE_SERVICE:
+            return frozenset((ServiceKey(key.namespace, key.name),))
+        if key.resource == NODE:
+            return self.keys()
+        service = concerned(obj)
+        return frozenset() if service is None else frozenset((service,))
+
+    def _unplanned(self) -> frozenset[ServiceKey]:
+        return frozenset(key for key in self._services if not _planned(self.service(key)))
+
+
+def condition(service: Object | None, type_: str) -> Object:
+    """A condition of a service's live status, or an empty one."""
+    conditions: Iterable[Object] = (service or {}).get("status", {}).get("conditions", [])
+    return next((entry for entry in conditions if entry.get("type") == type_), {})
+
+
+def _planned(service: Object | None) -> bool:
+    return condition(service, "Planned").get("status") == "True"
+
+
+def _object_key(resource: Resource, obj: Object) -> ObjectKey:
+    return ObjectKey(resource, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+
+
+def _version(obj: Object) -> int:
+    """resourceVersions are numbers that grow, guaranteed since Kubernetes 1.35 and true of etcd long before (KEP-5504).
+
+    Raises ValueError on one that is none.
+    """
+    return int(obj["metadata"]["resourceVersion"])
+
+
+def _gpus(pod: Object) -> int:
+    def asked(container: Object) -> int:
+        resources = container.get("resources", {})
+        amounts = resources.get("requests", {}) | resources.get("limits", {})
+        return sum(int(amounts.get(name, 0)) for name in GPU_RESOURCES)
+
+    spec = pod["spec"]
+    return max([sum(map(asked, spec["containers"])), *map(asked, spec["initContainers"])])

@@ -1,0 +1,54 @@
+"""What is kept of an object: all that planning reads, and little else, so that thousands fit into memory.
+
+It also defines what a change is: an object that is the same after trimming, its resourceVersion apart, wakes nobody
+(a Node's heartbeat, a field manager's time stamp).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pagoda_operator.api.names import Object
+from pagoda_operator.cluster.resources import NODE, POD, Resource
+
+_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+_CONTAINER_FIELDS: Final = ("name", "image", "ports", "resources")
+
+
+def trim(resource: Resource, obj: Object) -> Object:
+    """A copy of `obj` with what is kept; parts of it are shared with `obj`."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    if _LAST_APPLIED in metadata.get("annotations", {}):
+        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != _LAST_APPLIED}
+    kept: Object = {"apiVersion": resource.api_version, "kind": resource.kind} | obj | {"metadata": metadata}
+    if resource == POD:
+        kept["spec"] = _pod_spec(obj.get("spec", {}))
+    elif resource == NODE:
+        metadata.pop("annotations", None)
+        kept["status"] = _node_status(obj.get("status", {}))
+    return kept
+
+
+def same(one: Object, other: Object) -> bool:
+    """Whether two trimmed states of an object differ in nothing but their resourceVersion."""
+    return _without_version(one) == _without_version(other)
+
+
+def _without_version(obj: Object) -> Object:
+    return obj | {"metadata": {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}}
+
+
+def _pod_spec(spec: Object) -> Object:
+    kept: Object = {key: spec[key] for key in ("nodeName", "terminationGracePeriodSeconds") if key in spec}
+    for containers in ("initContainers", "containers"):
+        kept[containers] = [
+            {field: container[field] for field in _CONTAINER_FIELDS if field in container}
+            for container in spec.get(containers, [])
+        ]
+    return kept
+
+
+def _node_status(status: Object) -> Object:
+    conditions: list[Any] = [{"type": c["type"], "status": c["status"]} for c in status.get("conditions", [])]
+    kept = {key: status[key] for key in ("allocatable", "capacity") if key in status}
+    return kept | {"conditions": conditions}

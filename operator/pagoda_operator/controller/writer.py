@@ -1,0 +1,185 @@
+"""Carries out what a plan says of a service's children, and remembers what the cluster would not let it do.
+
+A child's place may be held by a foreign object, and an API server may refuse a child (quota, policy, schema). Both are
+facts for the next plan, not errors: they end in a condition, and the write is tried again slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pagoda_operator.api.names import Object
+from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from pagoda_operator.cluster.interface import Cluster
+from pagoda_operator.cluster.resources import resource_of, resource_of_kind
+from pagoda_operator.controller.ownership import ServiceKey, controls, holder, key_of
+from pagoda_operator.controller.store import Store
+from pagoda_operator.core.plan import ObjectRef
+
+logger = logging.getLogger(__name__)
+
+RETRY: Final = 60.0
+"""Seconds after which a write that met a foreign object, or was refused, is tried again without an event."""
+
+ChildKey = tuple[str, str]
+"""(kind, name), as in `Facts.children`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a child is not written for now. `desired` is a digest of what was tried; another wish is tried at once."""
+
+    message: str
+    foreign: bool
+    desired: str
+    retry_at: float
+
+
+class ChildWriter:
+    """All writes to children; one service is in one hand at a time."""
+
+    def __init__(self, cluster: Cluster, store: Store) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._obstacles: dict[ServiceKey, dict[ChildKey, Obstacle]] = {}
+        self._settled: dict[ServiceKey, dict[ChildKey, tuple[str, str]]] = {}
+
+    def conflicts(self, key: ServiceKey) -> Mapping[ChildKey, str]:
+        """Places of children that foreign objects hold, with a sentence on who holds them."""
+        return {child: o.message for child, o in self._obstacles.get(key, {}).items() if o.foreign}
+
+    def refused(self, key: ServiceKey) -> Mapping[ChildKey, str]:
+        """Children that the API server refused, with its own message."""
+        return {child: o.message for child, o in self._obstacles.get(key, {}).items() if not o.foreign}
+
+    def retry_after(self, key: ServiceKey) -> float | None:
+        """Seconds until something that was refused should be tried again."""
+        obstacles = self._obstacles.get(key, {}).values()
+        return max(0.0, min(o.retry_at for o in obstacles) - _monotonic()) if obstacles else None
+
+    def forget(self, key: ServiceKey) -> None:
+        """The service is gone."""
+        self._obstacles.pop(key, None)
+        self._settled.pop(key, None)
+
+    def expire(self, key: ServiceKey) -> None:
+        """Forget the obstacles that are due: where they still stand, the next attempt finds them again."""
+        obstacles = self._obstacles.get(key, {})
+        for child in [child for child, obstacle in obstacles.items() if _monotonic() >= obstacle.retry_at]:
+            del obstacles[child]
+
+    async def apply(self, service: Object, desired: Object) -> bool:
+        """Make a child so; returns whether that changed a fact. Raises ClusterError where trying again is all to do."""
+        key, child = key_of(service), (desired["kind"], desired["metadata"]["name"])
+        wish = _digest(desired)
+        obstacle = self._obstacles.get(key, {}).get(child)
+        if obstacle is not None and obstacle.desired == wish:
+            return False
+        live = self._store.children(service).get(child)
+        try:
+            if live is None:
+                live = await self._find(service, desired)
+            if live is not None and self._leave(key, child, wish, live):
+                return False
+            written = await self._write(desired, live)
+        except _Foreign as found:
+            return self._obstruct(key, child, Obstacle(str(found), True, wish, _monotonic() + RETRY))
+        except (Forbidden, Invalid) as refusal:
+            return self._obstruct(key, child, Obstacle(refusal.message, False, wish, _monotonic() + RETRY))
+        self._obstacles.get(key, {}).pop(child, None)
+        self._store.put(resource_of(desired), written)
+        self._settled.setdefault(key, {})[child] = (wish, _digest(_shape(written)))
+        logger.info("applied %s %s", *child, extra={"service": str(key)})
+        return True
+
+    async def delete(self, service: Object, ref: ObjectRef) -> bool:
+        """Delete a child, if it still is the one that was meant; returns whether that changed a fact."""
+        key = key_of(service)
+        live = self._store.children(service).get((ref.kind, ref.name))
+        if live is None or live["metadata"]["uid"] != ref.uid or "deletionTimestamp" in live["metadata"]:
+            return False
+        resource = resource_of_kind(ref.kind)
+        try:
+            await self._cluster.delete(resource, key.namespace, ref.name, uid=ref.uid)
+        except (NotFound, Conflict):
+            logger.debug("%s %s was gone already", ref.kind, ref.name, extra={"service": str(key)})
+        else:
+            logger.info("deleted %s %s", ref.kind, ref.name, extra={"service": str(key)})
+        # Should a finalizer hold it a little longer, it is of no interest to us any more.
+        self._store.remove(resource, live)
+        return True
+
+    async def _find(self, service: Object, desired: Object) -> Object | None:
+        """Look at a child's place before it is first written, since an apply would merge into what stands there.
+
+        Returns what our watch has not shown yet, or None where the place is free. Raises _Foreign.
+        """
+        metadata = desired["metadata"]
+        try:
+            found = await self._cluster.get(resource_of(desired), metadata["namespace"], metadata["name"])
+        except NotFound:
+            return None
+        if not controls(service, found):
+            raise _Foreign(_foreign(desired, holder(found)))
+        self._store.put(resource_of(desired), found)
+        return found
+
+    async def _write(self, desired: Object, live: Object | None) -> Object:
+        if live is not None:
+            # The uid is a precondition: should the child be gone by now, it is not brought back by half a plan.
+            desired = desired | {"metadata": desired["metadata"] | {"uid": live["metadata"]["uid"]}}
+        try:
+            return await self._cluster.apply(resource_of(desired), desired, force=live is not None)
+        except Conflict as conflict:
+            if live is None:
+                raise _Foreign(_foreign(desired, conflict.message)) from conflict
+            raise Unavailable(f"{desired['kind']} changed under us: {conflict.message}") from conflict
+
+    def _leave(self, key: ServiceKey, child: ChildKey, wish: str, live: Object) -> bool:
+        """Whether to leave a child alone although it is not as desired."""
+        if "deletionTimestamp" in live["metadata"]:
+            return True  # it is made anew when it is gone
+        # The same wish gave this very object before: the server (admission, normalisation) wants it so. Asking again
+        # would only make two controllers fight.
+        return self._settled.get(key, {}).get(child) == (wish, _digest(_shape(live)))
+
+    def _obstruct(self, key: ServiceKey, child: ChildKey, obstacle: Obstacle) -> bool:
+        known = self._obstacles.setdefault(key, {}).get(child)
+        self._obstacles[key][child] = obstacle
+        changed = known is None or (known.message, known.foreign) != (obstacle.message, obstacle.foreign)
+        if changed:
+            logger.warning("%s %s: %s", *child, obstacle.message, extra={"service": str(key)})
+        return changed
+
+
+class _Foreign(Exception):
+    """A child's place is held by an object that is not this service's."""
+
+
+def _foreign(desired: Object, who: str) -> str:
+    metadata = desired["metadata"]
+    return (
+        f"{desired['kind']} {metadata['namespace']}/{metadata['name']} exists and is not this service's: {who}; "
+        "delete it, or choose another name for the InferenceService"
+    )
+
+
+def _shape(obj: Object) -> Object:
+    """What a write decides of an object: not its status, not what the server counts."""
+    counted = ("resourceVersion", "generation", "managedFields")
+    metadata = {name: value for name, value in obj["metadata"].items() if name not in counted}
+    return {name: value for name, value in obj.items() if name != "status"} | {"metadata": metadata}
+
+
+def _digest(obj: Object) -> str:
+    return hashlib.blake2b(json.dumps(obj, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""How one request wants its tokens chosen and where it ends. Standard library only: the HTTP process validates it too."""
+"""How one request wants its tokens chosen and where it ends. Standard library only: both processes read it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SamplingParams:
     order after the temperature. The random stream depends on `seed` and the token's position alone, so equal seeds
     give equal text in any batch; without a seed the engine derives one. `max_tokens` and `min_tokens` count generated
     tokens. EOS and `stop_token_ids` end a request with reason `stop` (EOS not with `ignore_eos`); the ending token is
-    not part of the text. `stop` strings are looked for where text exists, in the HTTP process or `LLM`, not in the core.
+    not part of the text. `stop` strings are looked for where text exists: in the HTTP process or `LLM`, not the core.
     """
 
     temperature: float = 1.0

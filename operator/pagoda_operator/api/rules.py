@@ -13,8 +13,10 @@ MAX_NAME: Final = 50
 """Children's names are the service's and a suffix, and pods' get 17 characters more."""
 
 NAME: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-HF_URI: Final = r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._/-]*)?$"
-PYPI_URI: Final = r"^pypi://[A-Za-z0-9][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9._+!-]*/[^/ ]([^ ]*[^/ ])?$"
+HF_URI: Final = (
+    r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._%+-]*)?(/[^/ ][^ ]*[.]gguf)?$"
+)
+PYPI_URI: Final = r"^pypi://[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._+!-]*)?/[^/ ][^ ]*[.]gguf$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +54,22 @@ RULES: Final[tuple[Rule, ...]] = (
         "spec.model",
         "self.uri.startsWith('hf://') || self.uri.startsWith('pypi://')",
         lambda model: model["uri"].startswith(("hf://", "pypi://")),
-        "unknown URI scheme: use hf://ORG/REPO[@REVISION] or pypi://PACKAGE@VERSION/FILE",
+        "unknown URI scheme: use hf://ORG/REPO[@REVISION] or pypi://PACKAGE@VERSION/FILE.gguf",
         "uri",
     ),
     Rule(
         "spec.model",
         f"!self.uri.startsWith('hf://') || self.uri.matches('{HF_URI}')",
         lambda model: not model["uri"].startswith("hf://") or _matches(HF_URI, model["uri"]),
-        "an hf:// URI is hf://ORG/REPO or hf://ORG/REPO@REVISION, such as hf://Qwen/Qwen2.5-7B-Instruct",
+        "an hf:// URI is hf://ORG/REPO[@REVISION][/FILE.gguf], such as hf://Qwen/Qwen2.5-7B-Instruct; write a slash "
+        "in a revision as %2F",
         "uri",
     ),
     Rule(
         "spec.model",
         f"!self.uri.startsWith('pypi://') || self.uri.matches('{PYPI_URI}')",
         lambda model: not model["uri"].startswith("pypi://") or _matches(PYPI_URI, model["uri"]),
-        "a pypi:// URI is pypi://PACKAGE@VERSION/FILE, where FILE is a path inside the wheel",
+        "a pypi:// URI is pypi://PACKAGE[@VERSION]/FILE.gguf, where FILE.gguf is a path inside the wheel",
         "uri",
     ),
     Rule(

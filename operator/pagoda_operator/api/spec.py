@@ -32,7 +32,7 @@ class SecretKey(Document):
 class Model(Document):
     uri: str = Field(
         max_length=500,
-        description="Where the model is: hf://ORG/REPO[@REVISION], or pypi://PACKAGE@VERSION/FILE inside a wheel.",
+        description="Where the model is: hf://ORG/REPO[@REVISION], or pypi://PACKAGE@VERSION/FILE.gguf in a wheel.",
     )
     name: str | None = Field(
         default=None,

@@ -31,13 +31,17 @@ class ModelUnreadable:
 class Facts:
     """One consistent view of the store, taken at `now` (timezone-aware).
 
-    children   objects that this service controls, by (kind, name)
+    children   objects that this service controls, by (kind, name); and a claim that bears its `pagoda.dev/service`
+               label and that nobody controls, which is what `spec.cache.retain` leaves
     pods       its pods, any order
     nodes      every Node of the cluster; none in local mode
     model      None while it is being read
     reports    by pod name; a pod that was never asked, or never answered, is absent
     served     kinds of optional APIs that the cluster has, e.g. `ScaledObject`
-    conflicts  (kind, name) of a child's place that a foreign object holds -> who holds it, as a sentence
+    conflicts  (kind, name) of a child's place that a foreign object holds -> who holds it, as a sentence. The plan
+               goes on asking for such a child; the entry goes away when that succeeds
+    refusals   (kind, name) of a child that the API server refused (Invalid, Forbidden) -> its message. An entry goes
+               away when an apply of that child succeeds, or with the next generation of the service
     refused    (kind, name) of a child that the API server refused (quota, policy, schema) -> the server's own message
     requested  GPUs that running and scheduled pods already asked for, by node name; this service's own pods excluded,
                since a plan must not change because it was carried out
@@ -51,5 +55,6 @@ class Facts:
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     served: frozenset[str] = frozenset()
     conflicts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    refusals: Mapping[tuple[str, str], str] = field(default_factory=dict)
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     requested: Mapping[str, int] = field(default_factory=dict)

@@ -1,19 +1,23 @@
-"""What to do about one service."""
+"""What to do about one service. Pure: the same service, facts and settings give the same plan.
+
+validate -> decide (model, GPUs) -> children (what should be) -> difference (what to write, what to delete) -> status
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from pagoda_operator.api.names import Object
+from pagoda_operator.api.spec import Spec
+from pagoda_operator.api.validation import validate, with_defaults
+from pagoda_operator.core.children import ObjectRef, replaces_pods, to_apply, to_delete, wanted
+from pagoda_operator.core.decision import RETRY_SECONDS, decide
+from pagoda_operator.core.facts import Facts
+from pagoda_operator.core.settings import Settings
+from pagoda_operator.core.situation import Situation
+from pagoda_operator.core.status import refused_status, status_of
 
-
-@dataclass(frozen=True, slots=True)
-class ObjectRef:
-    """A child to delete; `uid` is a precondition, so that a successor of the same name is never hit."""
-
-    kind: str
-    name: str
-    uid: str
+__all__ = ["ObjectRef", "Plan", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +25,10 @@ class Plan:
     """What to do about one service, in this order.
 
     apply          whole desired children, in order, only those that differ from what is live: nothing to do is empty.
-                   Each carries apiVersion, kind, metadata.namespace and an ownerReference to the service.
+                   Each carries apiVersion, kind, metadata.namespace and, unless it is to outlive it, an ownerReference
+                   to the service
     delete         children no longer wanted
-    status         the service's whole status; write it where it differs from the service's own
+    status         the service's whole `status` value; write it where it differs from the service's own
     requeue_after  seconds until the service should be planned again without an event, or None
     model_uri      the URI whose facts the plan needs or used: keep reading it while `Facts.model` is None
     """
@@ -33,3 +38,32 @@ class Plan:
     status: Object
     requeue_after: float | None
     model_uri: str | None
+
+
+def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
+    """What to do about one service. A service that is being deleted is left alone: its children go with it.
+
+    While nothing can be planned (the model can't be read, no GPU fits, the spec asks the impossible), what runs already
+    goes on running, and the status says why it does not change.
+    """
+    if "deletionTimestamp" in service["metadata"]:
+        return Plan((), (), service.get("status", {}), None, None)
+    if problems := validate(service):
+        return Plan((), (), refused_status(service, problems, facts), None, None)
+    spec = Spec.of(with_defaults(service))
+    decision = decide(service, spec, facts, settings)
+    apply: tuple[Object, ...] = ()
+    delete: tuple[ObjectRef, ...] = ()
+    if decision.workload is not None:
+        desired = wanted(decision.workload, facts, settings)
+        apply = to_apply(desired, facts.children)
+        delete = to_delete(desired, facts.children, decision.workload.uid)
+    situation = Situation(service, spec, facts, settings, decision, replaces_pods(apply, facts.children))
+    blocked = bool(facts.conflicts or facts.refusals)
+    return Plan(
+        apply=apply,
+        delete=delete,
+        status=status_of(situation),
+        requeue_after=RETRY_SECONDS if blocked else decision.requeue_after,
+        model_uri=spec.model.uri,
+    )

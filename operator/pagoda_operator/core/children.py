@@ -1,0 +1,121 @@
+"""The second half of a plan: which children there should be, which of them must be written, which must go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pagoda_operator.api.names import Object
+from pagoda_operator.builders.deployment import deployment
+from pagoda_operator.builders.hpa import horizontal_pod_autoscaler
+from pagoda_operator.builders.pdb import pod_disruption_budget
+from pagoda_operator.builders.pvc import persistent_volume_claim
+from pagoda_operator.builders.scaledobject import scaled_object
+from pagoda_operator.builders.service import service
+from pagoda_operator.builders.serviceaccount import service_account
+from pagoda_operator.builders.workload import Workload, claim_name
+from pagoda_operator.core.diff import differs, stamped
+from pagoda_operator.core.facts import Facts
+from pagoda_operator.core.settings import Settings
+
+Key = tuple[str, str]
+"""Kind and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """A child to delete; `uid` is a precondition, so that a successor of the same name is never hit."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+Builder = Callable[[Workload, Facts, Settings], Object | None]
+
+
+def _claim(workload: Workload, facts: Facts, _: Settings) -> Object:
+    key = ("PersistentVolumeClaim", claim_name(workload.name))
+    return persistent_volume_claim(workload, facts.children.get(key), may_grow=key not in facts.refusals)
+
+
+def _scaled_object(workload: Workload, facts: Facts, settings: Settings) -> Object | None:
+    return scaled_object(workload) if scaler_kind(facts, settings) == "ScaledObject" else None
+
+
+def _hpa(workload: Workload, facts: Facts, settings: Settings) -> Object | None:
+    return horizontal_pod_autoscaler(workload) if scaler_kind(facts, settings) == "HorizontalPodAutoscaler" else None
+
+
+BUILDERS: Final[tuple[Builder, ...]] = (
+    lambda workload, _facts, _settings: service_account(workload),
+    _claim,
+    lambda workload, _facts, _settings: service(workload),
+    lambda workload, _facts, _settings: pod_disruption_budget(workload),
+    lambda workload, _facts, _settings: deployment(workload),
+    _scaled_object,
+    _hpa,
+)
+"""In the order in which children are applied: what pods refer to comes before them."""
+
+POD_NEEDS: Final = ("ServiceAccount", "PersistentVolumeClaim")
+"""Pods would use a foreign object under these kinds' names, so that there are no pods while there is a conflict."""
+
+
+def scaler_kind(facts: Facts, settings: Settings) -> str | None:
+    """Which scaler a service with `spec.autoscaling` gets here, or None where there is none to be had."""
+    if settings.local:
+        return None
+    if "ScaledObject" in facts.served and settings.prometheus_address:
+        return "ScaledObject"
+    return "HorizontalPodAutoscaler"
+
+
+def wanted(workload: Workload, facts: Facts, settings: Settings) -> dict[Key, Object]:
+    """Every child that there should be, stamped, in the order of BUILDERS."""
+    built = [child for build in BUILDERS if (child := build(workload, facts, settings)) is not None]
+    if any(kind in POD_NEEDS for kind, _ in facts.conflicts):
+        built = [child for child in built if child["kind"] != "Deployment"]
+    return {key_of(child): stamped(child) for child in built}
+
+
+def to_apply(desired: Mapping[Key, Object], live: Mapping[Key, Object]) -> tuple[Object, ...]:
+    """The desired children that are missing or differ. One that is being deleted is made anew when it is gone."""
+    return tuple(
+        child
+        for key, child in desired.items()
+        if key not in live or (not _terminating(live[key]) and differs(child, live[key]))
+    )
+
+
+def to_delete(desired: Mapping[Key, Object], live: Mapping[Key, Object], owner_uid: str) -> tuple[ObjectRef, ...]:
+    """The children that nobody wants any more; only what this very service controls, never what was left behind."""
+    return tuple(
+        ObjectRef(kind, name, child["metadata"]["uid"])
+        for (kind, name), child in sorted(live.items())
+        if (kind, name) not in desired and not _terminating(child) and _controlled_by(child, owner_uid)
+    )
+
+
+def replaces_pods(apply: tuple[Object, ...], live: Mapping[Key, Object]) -> bool:
+    """Whether what is about to be applied changes the template of pods that exist."""
+    return any(
+        child["kind"] == "Deployment"
+        and key_of(child) in live
+        and differs(child["spec"]["template"], live[key_of(child)]["spec"]["template"])
+        for child in apply
+    )
+
+
+def key_of(child: Object) -> Key:
+    return child["kind"], child["metadata"]["name"]
+
+
+def _terminating(child: Object) -> bool:
+    return "deletionTimestamp" in child["metadata"]
+
+
+def _controlled_by(child: Object, uid: str) -> bool:
+    owners = child["metadata"].get("ownerReferences", [])
+    return any(owner["uid"] == uid and owner.get("controller", False) for owner in owners)

@@ -1,0 +1,143 @@
+"""The conditions of a service, without their times: `findings` is the table, each entry a function of the situation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pagoda_engine.contract import Stage
+from pagoda_operator.api.status import Failure
+from pagoda_operator.builders.pvc import unheeded
+from pagoda_operator.core.children import scaler_kind
+from pagoda_operator.core.conditions import Finding, no, unknown, yes
+from pagoda_operator.core.pods import FIXES, model_complete, present_problem
+from pagoda_operator.core.situation import Situation
+
+
+def findings(situation: Situation) -> Mapping[str, Finding]:
+    """The conditions by type, in the order in which kubectl describes them."""
+    workload = _workload_ready(situation)
+    return {
+        "Ready": _ready(situation, workload),
+        "Planned": situation.decision.planned,
+        "ModelCached": model_cached(situation),
+        "WorkloadReady": workload,
+        "ScalingReady": _scaling_ready(situation),
+    }
+
+
+def _ready(situation: Situation, workload: Finding) -> Finding:
+    """Whether requests are answered as the spec says. Adding replicas does not end it; a new spec does, until no
+    replica of the former one is left."""
+    ready, planned = situation.ready_replicas, situation.decision.planned
+    former = f"; {_count(ready)} of the former spec still answer{'s' if ready == 1 else ''}" if ready else ""
+    if not planned.holds:
+        return Finding("False", planned.reason, planned.message + former)
+    if blocked := _blocked(situation):
+        return Finding("False", blocked.reason, blocked.message + former)
+    if situation.spec.replicas == 0:
+        return no("ScaledToZero", f"no replica runs; kubectl scale infsvc {situation.name} --replicas=1 starts one")
+    if ready and not situation.rolling:
+        return yes("Serving", f"{_count(ready)} of {situation.spec.replicas} answering")
+    return Finding("False", workload.reason, workload.message + former)
+
+
+def _workload_ready(situation: Situation) -> Finding:
+    spec, ready = situation.spec, situation.ready_replicas
+    if blocked := _blocked(situation):
+        return blocked
+    if situation.deployment is None:
+        return unknown("NotStarted", "there are no pods yet")
+    settled = not situation.rolling and situation.replicas == spec.replicas
+    if settled and ready == spec.replicas:
+        if spec.replicas == 0:
+            return yes("ScaledToZero", "no replica is wanted, and none runs")
+        return yes("AllReplicasReady", f"{_count(ready)} ready")
+    if problem := present_problem(situation.pods_of_model):
+        return no(problem.reason, f"pod {problem.pod}: {_with_fix(problem)}")
+    if progress := situation.progress:
+        return no(_stage_reason(progress.stage), f"{ready} of {spec.replicas} replicas ready; {progress}")
+    if situation.rolling:
+        return no("RollingOut", "replicas of the former spec are being replaced")
+    if situation.replicas > spec.replicas:
+        return no("ScalingIn", f"{situation.replicas - spec.replicas} replicas are ending their streams")
+    return no("Starting", f"{ready} of {spec.replicas} replicas ready")
+
+
+def _blocked(situation: Situation) -> Finding | None:
+    """Children that could not be written."""
+    for (kind, name), message in sorted(situation.facts.conflicts.items()):
+        fix = "delete it or give this service another name"
+        return no("NameConflict", f"{kind} {name} exists and is not this service's: {message}; {fix}")
+    for (kind, name), message in sorted(situation.facts.refusals.items()):
+        if kind == "PersistentVolumeClaim" and situation.claim is not None:
+            continue  # a claim that can't grow still serves; ModelCached tells
+        return no("Refused", f"the API server refused {kind} {name}: {message}")
+    return None
+
+
+def model_cached(situation: Situation) -> Finding:
+    """Whether the model is where pods read it, or how far it is on its way."""
+    claim, pods = situation.claim, situation.pods_of_model
+    if any(model_complete(pod) for pod in pods):
+        return yes("Cached", _cached_message(situation))
+    if (problem := present_problem(pods)) is not None and problem.exit_code is not None:
+        return no(problem.reason, _with_fix(problem))
+    if (progress := situation.progress) is not None and progress.stage is Stage.PULLING:
+        return no("Pulling", str(progress))
+    if claim is None:
+        return unknown("NotStarted", "the cache's claim does not exist yet")
+    if not pods and _was_cached(situation):
+        return yes("Cached", _cached_message(situation))
+    if claim.get("status", {}).get("phase") == "Pending":
+        class_ = claim["spec"].get("storageClassName", "the default class")
+        fix = "if it stays so, see `kubectl describe pvc` and check spec.cache.storageClassName"
+        return no("VolumePending", f"claim {claim['metadata']['name']} of {class_} is not bound yet; {fix}")
+    return unknown("NotStarted", "no pod has begun to fetch the model yet")
+
+
+def _cached_message(situation: Situation) -> str:
+    claim, workload = situation.claim, situation.decision.workload
+    note = unheeded(workload, claim) if claim is not None and workload is not None else None
+    return f"the model is in the cache; {note}" if note else "the model is in the cache"
+
+
+def _was_cached(situation: Situation) -> bool:
+    """Whether the same model was complete before its last pod went."""
+    remembered = situation.before.get("modelFacts", {}).get("uri")
+    return situation.was("ModelCached") and remembered == situation.spec.model.uri
+
+
+def _scaling_ready(situation: Situation) -> Finding:
+    if situation.spec.autoscaling is None:
+        return yes("Manual", "replicas change by hand: kubectl scale, or spec.replicas")
+    kind = scaler_kind(situation.facts, situation.settings)
+    if kind is None:
+        return no("LocalMode", "there is no scaler without a cluster; spec.replicas holds")
+    scaler = situation.facts.children.get((kind, situation.name))
+    type_ = "Ready" if kind == "ScaledObject" else "ScalingActive"
+    states = [c for c in (scaler or {}).get("status", {}).get("conditions", []) or [] if c["type"] == type_]
+    hint = ""
+    if kind == "HorizontalPodAutoscaler":
+        hint = "; it reads vllm:num_requests_waiting from the custom metrics API, which takes an adapter, or KEDA"
+    if "ScaledObject" in situation.facts.served and kind != "ScaledObject":
+        hint = "; KEDA is installed, and would be used if the operator's prometheusAddress were set"
+    if not states:
+        return unknown("ScalerStarting", f"the {kind} has not reported yet{hint}")
+    state = states[0]
+    if state["status"] == "True":
+        return yes("Automatic", f"a {kind} sets replicas")
+    reason = f"{state.get('reason', '')}: {state.get('message', '')}"
+    return Finding("Unknown" if state["status"] == "Unknown" else "False", "ScalerNotReady", f"{kind}: {reason}{hint}")
+
+
+def _with_fix(problem: Failure) -> str:
+    fix = FIXES.get(problem.reason)
+    return f"{problem.message}; {fix}" if fix else problem.message
+
+
+def _stage_reason(stage: Stage) -> str:
+    return "".join(word.capitalize() for word in stage.value.split())
+
+
+def _count(replicas: int) -> str:
+    return "1 replica" if replicas == 1 else f"{replicas} replicas"

@@ -1,0 +1,137 @@
+"""What pods say about themselves: what went wrong in them, and how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from pagoda_engine.contract import ExitCode, Progress, Stage
+from pagoda_operator.api.names import Object
+from pagoda_operator.api.status import Failure
+from pagoda_operator.builders.pod import MODEL_CONTAINER
+from pagoda_operator.core.facts import PodReport
+
+IMAGE_PULL: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+CONFIG: Final = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+
+IMAGE_PULL_FAILED: Final = "ImagePullFailed"
+CONTAINER_CONFIG: Final = "ContainerConfigError"
+UNSCHEDULABLE: Final = "Unschedulable"
+KILLED: Final = "Killed"
+
+FIXES: Final[Mapping[str, str]] = {
+    ExitCode.OUT_OF_MEMORY.reason: "lower spec.engine.maxModelLen or spec.engine.maxNumSeqs, or give it more memory",
+    ExitCode.MODEL_NOT_FOUND.reason: "check spec.model.uri",
+    ExitCode.MODEL_CORRUPT.reason: "delete the cache's claim and the pods to fetch the model anew",
+    ExitCode.MODEL_UNSUPPORTED.reason: "choose another model in spec.model.uri",
+    ExitCode.NO_SPACE.reason: "raise spec.cache.size",
+    ExitCode.ACCESS_DENIED.reason: "check spec.model.tokenSecret and that its account may read the model",
+    ExitCode.FETCH_FAILED.reason: "check that pods reach the model's host; it is tried again",
+    ExitCode.USAGE.reason: "check spec.engine.extraArgs",
+    IMAGE_PULL_FAILED: "check spec.engine.image and spec.imagePullSecrets",
+    CONTAINER_CONFIG: "check the Secrets and ConfigMaps that the spec names",
+    UNSCHEDULABLE: "free or add such a node, or change what the spec asks of one",
+    KILLED: "see the pod's events; a liveness probe or the node's memory may have ended it",
+}
+"""By a failure's reason, what a user can do."""
+
+LAST_WORDS: Final = 1000
+"""Most characters of a container's last words that are kept."""
+
+
+def present_problem(pods: Iterable[Object]) -> Failure | None:
+    """What keeps a pod from being ready now, the latest of several; None where pods only need time."""
+    found = [problem for pod in pods if not _leaving(pod) and not is_ready(pod) for problem in _problems(pod)]
+    return max(found, key=_recency, default=None)
+
+
+def last_failure(pods: Iterable[Object], before: Failure | None) -> Failure | None:
+    """The latest failure of any pod. A crash is remembered when its pod is gone; what merely waits is not."""
+    found = [problem for pod in pods if not _leaving(pod) for problem in _problems(pod)]
+    latest = max(found, key=_recency, default=None)
+    if before is None:
+        return latest
+    if latest is None:
+        return before if before.exit_code is not None else None
+    if (latest.reason, latest.pod) == (before.reason, before.pod) and latest.exit_code is None:
+        return before  # the kubelet alternates between several wordings of one trouble
+    if before.exit_code is not None and (before.time or "") > (latest.time or ""):
+        return before
+    return latest
+
+
+def is_ready(pod: Object) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+
+
+def runs_model(pod: Object, uri: str) -> bool:
+    """Whether the pod was made for this model, and not for one that the spec named before."""
+    containers = pod.get("spec", {}).get("initContainers", [])
+    return any(c["name"] == MODEL_CONTAINER and uri in c.get("args", []) for c in containers)
+
+
+def model_complete(pod: Object) -> bool:
+    """Whether the pod's init container has filled the cache."""
+    statuses = pod.get("status", {}).get("initContainerStatuses", [])
+    done = [s.get("state", {}).get("terminated") for s in statuses if s["name"] == MODEL_CONTAINER]
+    return any(state is not None and state.get("exitCode") == 0 for state in done)
+
+
+def slowest_progress(pods: Iterable[Object], reports: Mapping[str, PodReport]) -> Progress | None:
+    """How far the pod is that is furthest from ready: what a user waits for."""
+    order = list(Stage)
+    found = [
+        report.progress
+        for pod in pods
+        if not _leaving(pod) and not is_ready(pod)
+        if (report := reports.get(pod["metadata"]["name"])) is not None and report.progress is not None
+        if report.progress.stage not in (Stage.READY, Stage.DRAINING)
+    ]
+    return min(found, key=lambda progress: (order.index(progress.stage), progress.percent or 0.0), default=None)
+
+
+def _leaving(pod: Object) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def _problems(pod: Object) -> Iterator[Failure]:
+    status = pod.get("status", {})
+    name, started = pod["metadata"]["name"], status.get("startTime") or pod["metadata"].get("creationTimestamp")
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition.get("reason") == UNSCHEDULABLE:
+            time = condition.get("lastTransitionTime") or started
+            yield Failure(reason=UNSCHEDULABLE, message=condition.get("message", ""), pod=name, time=time)
+    for container in (*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])):
+        waiting = container.get("state", {}).get("waiting", {})
+        if (kind := waiting.get("reason")) in IMAGE_PULL or kind in CONFIG:
+            reason = IMAGE_PULL_FAILED if kind in IMAGE_PULL else CONTAINER_CONFIG
+            yield Failure(reason=reason, message=waiting.get("message", kind), pod=name, time=started)
+        for state in (container.get("state", {}), container.get("lastState", {})):
+            if (terminated := state.get("terminated")) and terminated.get("exitCode", 0) != 0:
+                yield _crash(terminated, name, started)
+
+
+def _crash(terminated: Object, pod: str, started: str | None) -> Failure:
+    code = terminated["exitCode"]
+    words = terminated.get("message", "").strip()[-LAST_WORDS:]
+    if not words:
+        words = f"the container ended with exit code {code} and no last words ({terminated.get('reason', 'Error')})"
+    return Failure(
+        reason=_crash_reason(code, terminated.get("reason", "")),
+        message=words,
+        exit_code=code,
+        pod=pod,
+        time=terminated.get("finishedAt") or started,
+    )
+
+
+def _crash_reason(code: int, kubelet_reason: str) -> str:
+    if kubelet_reason == "OOMKilled":
+        return ExitCode.OUT_OF_MEMORY.reason
+    if code in set(ExitCode):
+        return ExitCode(code).reason
+    return KILLED if code > 128 else ExitCode.CRASHED.reason
+
+
+def _recency(failure: Failure) -> tuple[str, str, str]:
+    return (failure.time or "", failure.pod, failure.reason)

@@ -1,0 +1,78 @@
+"""A service seen whole: what it wants, what was decided, and what is live. Status and conditions are read off it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pagoda_engine.contract import Progress
+from pagoda_operator.api.names import Object
+from pagoda_operator.api.spec import Spec
+from pagoda_operator.builders.workload import claim_name
+from pagoda_operator.core.decision import Decision
+from pagoda_operator.core.facts import Facts
+from pagoda_operator.core.pods import runs_model, slowest_progress
+from pagoda_operator.core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything that a status is made from. `outdated` means that the pods' template is about to change."""
+
+    service: Object
+    spec: Spec
+    facts: Facts
+    settings: Settings
+    decision: Decision
+    outdated: bool
+
+    @property
+    def name(self) -> str:
+        return str(self.service["metadata"]["name"])
+
+    @property
+    def before(self) -> Object:
+        """The status so far."""
+        return self.service.get("status", {}) or {}
+
+    @property
+    def deployment(self) -> Object | None:
+        return self.facts.children.get(("Deployment", self.name))
+
+    @property
+    def claim(self) -> Object | None:
+        return self.facts.children.get(("PersistentVolumeClaim", claim_name(self.name)))
+
+    @property
+    def replicas(self) -> int:
+        return self._count("replicas")
+
+    @property
+    def ready_replicas(self) -> int:
+        return self._count("readyReplicas")
+
+    @property
+    def rolling(self) -> bool:
+        """Whether replicas of a former spec are left, or may be."""
+        if self.deployment is None:
+            return False
+        if self.outdated or self._count("updatedReplicas") < self.replicas:
+            return True
+        # The Deployment's controller has not seen the last write. Was it a new template, or only a number of replicas?
+        # A new template ended readiness when it was written, see `outdated`.
+        unseen = self._count("observedGeneration") < self.deployment["metadata"].get("generation", 0)
+        return unseen and not self.was("Ready")
+
+    def was(self, condition: str) -> bool:
+        """Whether a condition held in the status so far."""
+        return any(c["type"] == condition and c["status"] == "True" for c in self.before.get("conditions", []))
+
+    @property
+    def progress(self) -> Progress | None:
+        return slowest_progress(self.pods_of_model, self.facts.reports)
+
+    @property
+    def pods_of_model(self) -> tuple[Object, ...]:
+        return tuple(pod for pod in self.facts.pods if runs_model(pod, self.spec.model.uri))
+
+    def _count(self, field: str) -> int:
+        return int((self.deployment or {}).get("status", {}).get(field, 0))

@@ -83,8 +83,8 @@ class Store:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def keys(self) -> frozenset[ServiceKey]:
-        """All services."""
+    def services(self) -> frozenset[ServiceKey]:
+        """The keys of all services."""
         return frozenset(self._services)
 
     def service(self, key: ServiceKey) -> Object | None:
@@ -121,6 +121,15 @@ class Store:
                 if node and gpus and pod.get("status", {}).get("phase") not in _OVER:
                     used[node] = used.get(node, 0) + gpus
         return used
+
+    def object(self, key: ObjectKey) -> Object | None:
+        """An object of any kind."""
+        return self._objects.get(key)
+
+    def has_seen(self, key: ObjectKey, uid: str, version: int) -> bool:
+        """Whether an object's state of this version, or a later one, or its end, has been told."""
+        known = self._objects.get(key)
+        return uid in self._dead or (known is not None and _version(known) >= version)
 
     def versions(self, resource: Resource) -> dict[ObjectKey, tuple[str, int]]:
         """Uid and resourceVersion of every object of a kind."""
@@ -166,7 +175,7 @@ class Store:
         if key.resource == INFERENCE_SERVICE:
             return frozenset((ServiceKey(key.namespace, key.name),))
         if key.resource == NODE:
-            return self.keys()
+            return self.services()
         service = concerned(obj)
         return frozenset() if service is None else frozenset((service,))
 

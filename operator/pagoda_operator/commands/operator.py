@@ -1,0 +1,148 @@
+"""`pagoda operator`: run the controller of a cluster until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pagoda_engine.contract import ExitCode
+from pagoda_operator.cluster.connection import NotConfigured, connect
+from pagoda_operator.cluster.kubernetes import KubernetesCluster
+from pagoda_operator.controller.health import serve_health
+from pagoda_operator.controller.lease import LeaseElector
+from pagoda_operator.controller.metrics import OperatorMetrics
+from pagoda_operator.controller.run import Controller, LeadershipLost
+from pagoda_operator.controller.sweep import WatchSilent
+from pagoda_operator.controller.watch import KopfSource, WatchFailed
+from pagoda_operator.core.settings import Settings
+
+logger = logging.getLogger("pagoda_operator")
+
+LEASE_NAME: Final = "pagoda-operator"
+POD_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `pagoda operator ARGV`. Exit codes: 0 after SIGTERM, 1 when it must be started again, 2 for wrong usage."""
+    options = parser().parse_args(list(argv))
+    try:
+        settings = Settings.load(options.settings) if options.settings else Settings()
+    except (OSError, ValueError) as error:
+        return _complain(str(error), ExitCode.USAGE)
+    _log(options.log_format, options.log_level)
+    try:
+        return asyncio.run(_run(options, settings))
+    except (NotConfigured, LeadershipLost, WatchFailed, WatchSilent) as error:
+        return _complain(str(error), ExitCode.CRASHED)
+    except OSError as error:
+        return _complain(f"--health-port {options.health_port}: {error}", ExitCode.PORT_IN_USE)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="pagoda operator",
+        description="Run the operator of a cluster.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--namespace", action="append", default=[], help="serve this namespace only; may be repeated")
+    parser.add_argument("--settings", type=Path, help="YAML or JSON file with the administrator's settings")
+    parser.add_argument("--kubeconfig", help="file that says where the API server is; default: KUBECONFIG, or the pod")
+    parser.add_argument("--health-host", default="0.0.0.0", help="address of /healthz, /readyz and /metrics")
+    parser.add_argument("--health-port", type=int, default=8080, help="port of the same; 0 is any free port")
+    parser.add_argument(
+        "--leader-elect", action=argparse.BooleanOptionalAction, default=True, help="let one of several operators lead"
+    )
+    parser.add_argument("--lease-namespace", default=_own_namespace(), help="namespace of the leader's Lease")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="one line a record either way")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="log level")
+    return parser
+
+
+async def _run(options: argparse.Namespace, settings: Settings) -> int:
+    metrics = OperatorMetrics()
+    connection = await connect(options.kubeconfig)
+    cluster = KubernetesCluster(connection, on_call=metrics.called)
+    elector = None
+    if options.leader_elect:
+        identity = f"{platform.node()}_{uuid.uuid4()}"
+        elector = LeaseElector(cluster, options.lease_namespace, LEASE_NAME, identity)
+    controller = Controller(
+        cluster,
+        KopfSource(connection, options.namespace),
+        settings,
+        namespaces=options.namespace,
+        elector=elector,
+        metrics=metrics,
+    )
+    running = asyncio.ensure_future(controller.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.cancel)
+    try:
+        async with serve_health(options.health_host, options.health_port, lambda: controller.ready, metrics) as port:
+            logger.info("health and metrics on port %d", port)
+            await running
+    except asyncio.CancelledError:
+        logger.info("stopped")
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await cluster.close()
+    return ExitCode.OK
+
+
+def _own_namespace() -> str:
+    if namespace := os.environ.get("POD_NAMESPACE"):
+        return namespace
+    return POD_NAMESPACE_FILE.read_text().strip() if POD_NAMESPACE_FILE.exists() else "default"
+
+
+def _log(form: str, level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+
+
+class _TextLines(logging.Formatter):
+    """`2026-01-31T12:00:00.000Z INFO default/qwen applied Deployment qwen`; a traceback follows on its own lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        words = [_time(record), record.levelname, getattr(record, "service", ""), record.getMessage()]
+        line = " ".join(word for word in words if word)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, with the same fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        document = {"time": _time(record), "level": record.levelname, "logger": record.name}
+        if service := getattr(record, "service", ""):
+            document["service"] = service
+        document["message"] = record.getMessage()
+        if record.exc_info:
+            document["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(document)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _complain(problem: str, code: ExitCode) -> int:
+    print(f"pagoda operator: error: {problem}", file=sys.stderr)
+    return code

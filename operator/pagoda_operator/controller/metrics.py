@@ -1,0 +1,67 @@
+"""The operator's own metrics, under the names that controller-runtime's and client-go's dashboards know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from pagoda_operator.cluster.resources import Resource
+
+CONTROLLER: Final = "inferenceservice"
+
+
+class OperatorMetrics:
+    """One operator's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self._reconciles = Counter(
+            "controller_runtime_reconcile", "Reconciles, by how they ended", ("controller", "result"), registry=registry
+        )
+        self._seconds = Histogram(
+            "controller_runtime_reconcile_time_seconds", "Length of a reconcile", ("controller",), registry=registry
+        )
+        self._depth = Gauge("workqueue_depth", "Services that wait to be looked at", ("name",), registry=registry)
+        self._calls = Counter(
+            "rest_client_requests", "Calls of the API server", ("verb", "resource", "code"), registry=registry
+        )
+        self._services = Gauge("pagoda_operator_services", "InferenceServices that are known", registry=registry)
+        self._watch_age = Gauge(
+            "pagoda_operator_watch_confirmed_age_seconds",
+            "Time since a kind's watch was last found complete by a LIST",
+            ("resource",),
+            registry=registry,
+        )
+        self._leader = Gauge(
+            "leader_election_master_status", "1 while this is the leader", ("name",), registry=registry
+        )
+        self.leading(False)
+
+    def reconciled(self, result: str, seconds: float) -> None:
+        """A reconcile ended: `success`, `requeue_after` or `error`."""
+        self._reconciles.labels(CONTROLLER, result).inc()
+        self._seconds.labels(CONTROLLER).observe(seconds)
+
+    def called(self, verb: str, resource: Resource, status: int) -> None:
+        """An API call was answered; a `cluster.kubernetes.OnCall`."""
+        self._calls.labels(verb, str(resource), str(status) if status else "none").inc()
+
+    def leading(self, leading: bool) -> None:
+        """This operator became the leader, or is no longer."""
+        self._leader.labels(CONTROLLER).set(int(leading))
+
+    def follow(self, depth: Callable[[], float], services: Callable[[], float]) -> None:
+        """Read these whenever metrics are asked for."""
+        self._depth.labels(CONTROLLER).set_function(depth)
+        self._services.set_function(services)
+
+    def follow_watch(self, resource: Resource, age: Callable[[], float]) -> None:
+        """Read a watch's age whenever metrics are asked for."""
+        self._watch_age.labels(str(resource)).set_function(age)
+
+    def text(self) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(self._registry)

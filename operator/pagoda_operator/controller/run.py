@@ -1,0 +1,220 @@
+"""The controller: one object that ties watch, queue, reconcile and report together, and runs until it is cancelled.
+
+It knows neither kopf nor an API server: `pagoda operator` gives it a `KubernetesCluster` and a `KopfSource`,
+`pagoda local up` an in-memory cluster and a `StreamSource` over the same:
+
+    cluster = MemoryCluster(...)
+    controller = Controller(cluster, StreamSource(cluster), Settings(local=True, bind_host="$(POD_IP)"))
+    task = asyncio.create_task(controller.run())     # cancel it to stop; nothing is left behind
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Final, NoReturn
+
+from pagoda_operator.cluster.errors import ClusterError, NotFound, Unavailable
+from pagoda_operator.cluster.interface import Cluster, WatchEvent
+from pagoda_operator.cluster.resources import CHILDREN, INFERENCE_SERVICE, NODE, OPTIONAL, POD, Resource
+from pagoda_operator.controller.events import EventRecorder
+from pagoda_operator.controller.lease import LeaseElector
+from pagoda_operator.controller.metrics import OperatorMetrics
+from pagoda_operator.controller.models import ModelReader
+from pagoda_operator.controller.ownership import ServiceKey
+from pagoda_operator.controller.queue import WorkQueue
+from pagoda_operator.controller.reconcile import Planner, Reconciler
+from pagoda_operator.controller.scrape import Scraper
+from pagoda_operator.controller.sources import Source
+from pagoda_operator.controller.store import Store
+from pagoda_operator.controller.sweep import Sweep
+from pagoda_operator.core.plan import plan
+from pagoda_operator.core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+WORKERS: Final = 4
+RESYNC: Final = 600.0
+DISCOVERY: Final = 60.0
+UNREADABLE_PAUSE: Final = 5.0
+"""Seconds: between two looks at every service without an event, between two discoveries, after a cluster that could
+not be read."""
+SHORTEST_REQUEUE: Final = 0.5
+
+
+class LeadershipLost(Exception):
+    """Another operator leads, or may: this one must not write any more."""
+
+
+class Controller:
+    """Keeps every InferenceService of a cluster (of some namespaces) as its spec wants it.
+
+    `elector` None leads at once. `planner` and `models` are parameters for tests of the shell alone.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        source: Source,
+        settings: Settings,
+        *,
+        namespaces: Sequence[str] = (),
+        elector: LeaseElector | None = None,
+        metrics: OperatorMetrics | None = None,
+        planner: Planner = plan,
+        models: ModelReader | None = None,
+    ) -> None:
+        self.store = Store()
+        self.queue: WorkQueue[ServiceKey] = WorkQueue()
+        self.ready = False
+        """Whether the cluster has been read once."""
+        self._cluster = cluster
+        self._source = source
+        self._elector = elector
+        self._metrics = metrics or OperatorMetrics()
+        self._models = models or ModelReader(cluster, self.queue.add)
+        self._scraper = Scraper(self.store, self.queue.add)
+        self._sweep = Sweep(cluster, self.store, self._look_at, namespaces)
+        self._reconciler = Reconciler(
+            cluster,
+            self.store,
+            planner,
+            settings,
+            models=self._models,
+            recorder=EventRecorder(cluster, instance=platform.node()),
+        )
+        self._metrics.follow(lambda: len(self.queue), lambda: len(self.store.services()))
+
+    async def run(self) -> NoReturn:
+        """Run until cancelled; the Lease is released on the way out.
+
+        Raises LeadershipLost, WatchFailed, WatchSilent: start the process again.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._discover()
+                tasks.create_task(self._watch(), name="watch")
+                await self._prime()
+                tasks.create_task(self._sweep.run(self._resources), name="sweep")
+                if self._elector is not None:
+                    logger.info("waiting to lead as %s", self._elector.identity)
+                    await self._elector.acquire()
+                    tasks.create_task(self._lead(self._elector), name="lease")
+                logger.info("leading")
+                self._metrics.leading(True)
+                for number in range(WORKERS):
+                    tasks.create_task(self._work(), name=f"worker {number}")
+                tasks.create_task(self._scraper.run(), name="scrape")
+                tasks.create_task(self._resync(), name="resync")
+        except BaseExceptionGroup as group:
+            # The first cause is the one to tell; the others are what it brought down.
+            raise group.exceptions[0] from None
+        finally:
+            self._metrics.leading(False)
+            self.queue.close()
+            await self._models.close()
+            if self._elector is not None:
+                await self._elector.release()
+        raise AssertionError("its tasks never end by themselves")
+
+    def _look_at(self, keys: Iterable[ServiceKey]) -> None:
+        for key in keys:
+            self.queue.add(key)
+
+    def _take(self, event: WatchEvent) -> None:
+        self._look_at(self.store.observe(event))
+
+    def _resources(self) -> tuple[Resource, ...]:
+        """The kinds to watch: all that this cluster has."""
+        served = self._reconciler.served
+        children = (child for child in CHILDREN if child not in OPTIONAL or child.kind in served)
+        return (INFERENCE_SERVICE, *children, POD, NODE)
+
+    async def _discover(self) -> bool:
+        """Find out which optional kinds there are; returns whether that changed."""
+        served = {resource.kind: await self._served(resource) for resource in OPTIONAL}
+        found = frozenset(kind for kind, is_served in served.items() if is_served)
+        changed, self._reconciler.served = found != self._reconciler.served, found
+        return changed
+
+    async def _served(self, resource: Resource) -> bool:
+        try:
+            return await self._cluster.served(resource)
+        except ClusterError as error:
+            logger.warning("discovery of %s: %s", resource, error)
+            return resource.kind in self._reconciler.served
+
+    async def _watch(self) -> NoReturn:
+        """Run the source, and run it anew when there are other kinds to watch."""
+        while True:
+            source = asyncio.create_task(self._source.run(self._resources(), self._take), name="source")
+            try:
+                while not source.done():
+                    await asyncio.wait([source], timeout=DISCOVERY)
+                    if not source.done() and await self._discover():
+                        logger.info("optional kinds are now: %s", ", ".join(sorted(self._reconciler.served)) or "none")
+                        break
+                else:
+                    await source  # raises what ended it
+            finally:
+                source.cancel()
+                await asyncio.wait([source])
+            self._look_at(self.store.services())
+
+    async def _prime(self) -> None:
+        while True:
+            try:
+                await self._sweep.prime(self._resources())
+            except NotFound:
+                logger.error("the cluster has no %s; install Pagoda's CRD", INFERENCE_SERVICE)
+            except ClusterError as error:
+                logger.warning("the cluster can't be read: %s", error)
+            else:
+                break
+            await asyncio.sleep(UNREADABLE_PAUSE)
+        for resource in self._resources():
+            self._metrics.follow_watch(resource, partial(self._sweep.age, resource))
+        self.ready = True
+
+    async def _lead(self, elector: LeaseElector) -> NoReturn:
+        await elector.hold()
+        raise LeadershipLost(f"the lease of {elector.identity} was lost")
+
+    async def _resync(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(RESYNC)
+            self._look_at(self.store.services())
+
+    async def _work(self) -> NoReturn:
+        while True:
+            key = await self.queue.get()
+            try:
+                await self._reconcile(key)
+            finally:
+                self.queue.done(key)
+
+    async def _reconcile(self, key: ServiceKey) -> None:
+        loop = asyncio.get_running_loop()
+        started, result = loop.time(), "success"
+        context = {"service": str(key)}
+        try:
+            again = await self._reconciler.reconcile(key)
+        except ClusterError as error:
+            result = "error"
+            asked = error.retry_after or 0.0 if isinstance(error, Unavailable) else 0.0
+            delay = self.queue.add_failed(key, at_least=asked)
+            logger.warning("again in %.1f s: %s", delay, error, extra=context)
+        except Exception:
+            # A bug met by one service must not stop the others; it is told in full, and counted.
+            result = "error"
+            delay = self.queue.add_failed(key)
+            logger.exception("again in %.1f s", delay, extra=context)
+        else:
+            self.queue.forget(key)
+            if again is not None:
+                result = "requeue_after"
+                self.queue.add_after(key, max(again, SHORTEST_REQUEUE))
+        self._metrics.reconciled(result, loop.time() - started)

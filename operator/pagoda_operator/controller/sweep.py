@@ -1,0 +1,113 @@
+"""A slow LIST of every kind: fills the store at the start, and later finds what the watches have missed.
+
+A watch that is opened anew after a 410 does not tell what was deleted meanwhile: such ghosts are purged here. And a
+watch can be silent for ever: the LIST shows what it should have told, so this is its watchdog as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from pagoda_operator.api.names import Object
+from pagoda_operator.cluster.errors import NotFound
+from pagoda_operator.cluster.interface import Cluster
+from pagoda_operator.cluster.resources import INFERENCE_SERVICE, Resource
+from pagoda_operator.controller.ownership import ServiceKey
+from pagoda_operator.controller.sources import labels_for, namespaces_for
+from pagoda_operator.controller.store import ObjectKey, Store
+
+logger = logging.getLogger(__name__)
+
+Changed = Callable[[Iterable[ServiceKey]], None]
+
+_State = tuple[str, int]
+"""Uid and resourceVersion."""
+
+
+class WatchSilent(Exception):
+    """A watch is not telling what happens; only a new start of the process is known to help."""
+
+
+class Sweep:
+    """`period` is the pause between two sweeps, `grace` what a watch may lag behind a LIST; seconds."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        changed: Changed,
+        namespaces: Sequence[str] = (),
+        *,
+        period: float = 300.0,
+        grace: float = 30.0,
+    ) -> None:
+        self._confirmed: dict[Resource, float] = {}
+        self._cluster = cluster
+        self._store = store
+        self._changed = changed
+        self._namespaces = namespaces
+        self._period = period
+        self._grace = grace
+
+    async def prime(self, resources: Sequence[Resource]) -> None:
+        """Read everything once, so that the first plan does not take a child for missing. Raises ClusterError."""
+        for resource in resources:
+            for obj in await self._list(resource, metadata_only=False):
+                self._changed(self._store.put(resource, obj))
+            self._confirmed[resource] = asyncio.get_running_loop().time()
+
+    def age(self, resource: Resource) -> float:
+        """Seconds since the view of a kind was last found complete."""
+        return asyncio.get_running_loop().time() - self._confirmed[resource]
+
+    async def check(self, resources: Sequence[Resource]) -> None:
+        """Purge ghosts and look for what the watches have missed. Raises WatchSilent, ClusterError."""
+        behind: dict[Resource, dict[ObjectKey, _State]] = {}
+        for resource in resources:
+            behind[resource] = await self._compare(resource)
+        if any(behind.values()):
+            await asyncio.sleep(self._grace)
+        for resource, missed in behind.items():
+            still = [key for key, state in missed.items() if not self._store.has_seen(key, *state)]
+            if still:
+                raise WatchSilent(f"the watch of {resource} has not told of {len(still)} changes, e.g. {still[0].name}")
+            self._confirmed[resource] = asyncio.get_running_loop().time()
+
+    async def run(self, resources: Callable[[], Sequence[Resource]]) -> None:
+        """`check` for ever. Raises WatchSilent."""
+        while True:
+            await asyncio.sleep(self._period)
+            await self.check(resources())
+
+    async def _compare(self, resource: Resource) -> dict[ObjectKey, _State]:
+        """Purge what is gone; returns what the store does not have, or has an older version of."""
+        # Taken before the LIST: whatever is younger than it can't be found missing there.
+        known = self._store.versions(resource)
+        listed: dict[ObjectKey, _State] = {}
+        for obj in await self._list(resource, metadata_only=True):
+            metadata = obj["metadata"]
+            key = ObjectKey(resource, metadata.get("namespace", ""), metadata["name"])
+            listed[key] = metadata["uid"], int(metadata["resourceVersion"])
+        uids = {uid for uid, _ in listed.values()}
+        for key, (uid, _) in known.items():
+            if uid not in uids:
+                logger.info("purged %s %s/%s, whose deletion was not told", resource, key.namespace, key.name)
+                self._changed(self._store.remove(resource, _tombstone(key, uid, self._store)))
+        return {key: state for key, state in listed.items() if not self._store.has_seen(key, *state)}
+
+    async def _list(self, resource: Resource, *, metadata_only: bool) -> list[Object]:
+        objects: list[Object] = []
+        for namespace in namespaces_for(resource, self._namespaces):
+            labels = labels_for(resource)
+            try:
+                objects += await self._cluster.list(resource, namespace, labels=labels, metadata_only=metadata_only)
+            except NotFound:
+                if resource == INFERENCE_SERVICE:
+                    raise  # the CRD is not there (yet); anything else that is not served has no objects
+        return objects
+
+
+def _tombstone(key: ObjectKey, uid: str, store: Store) -> Object:
+    return store.object(key) or {"metadata": {"name": key.name, "namespace": key.namespace, "uid": uid}}

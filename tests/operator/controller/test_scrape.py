@@ -1,0 +1,155 @@
+"""What pods answer reaches the store, and only what is worth a write is told."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from pagoda_engine.contract import Metric, Progress, Stage
+from pagoda_operator.cluster.resources import INFERENCE_SERVICE, POD
+from pagoda_operator.controller.ownership import ServiceKey
+from pagoda_operator.controller.scrape import Scraper, gauge, worth_telling
+from pagoda_operator.controller.store import Store
+from pagoda_operator.core.facts import PodReport
+
+KEY = ServiceKey("default", "qwen")
+
+
+def loading(percent, stage=Stage.PULLING):
+    return {"pod-a": PodReport(progress=Progress(stage, percent=percent))}
+
+
+def serving(waiting, running):
+    return {"pod-a": PodReport(progress=Progress(Stage.READY), waiting=waiting, running=running)}
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "elapsed", "expected"),
+    [
+        ({}, {}, 1e9, False),
+        ({}, loading(0), 0, True),  # a pod's first word
+        (loading(99), loading(0, Stage.LOADING), 0, True),  # a new stage
+        (loading(99), {}, 0, True),  # a pod is gone
+        (loading(10), loading(10.9), 100, False),  # less than a percent
+        (loading(10), loading(12), 1.9, False),  # too soon
+        (loading(10), loading(12), 2, True),
+        (loading(None), loading(3), 2, True),  # the size became known
+        (serving(0, 0), serving(4, 0), 4.9, False),
+        (serving(0, 0), serving(4, 0), 5, True),  # a queue begins
+        (serving(4, 9), serving(0, 9), 5, True),  # a queue is gone
+        (serving(4, 9), serving(5, 9), 14.9, False),  # a queue that moves
+        (serving(4, 9), serving(5, 9), 15, True),
+        (serving(4, 9), serving(4, 9), 1e9, False),  # steady
+    ],
+)
+def test_only_what_is_worth_a_write_is_told(told, known, elapsed, expected):
+    assert worth_telling(told, known, elapsed) is expected
+
+
+def test_a_gauge_is_summed_over_its_labels_and_no_other_metric_is_taken_for_it():
+    text = f"""# HELP {Metric.WAITING} waiting
+# TYPE {Metric.WAITING} gauge
+{Metric.WAITING}{{engine="0",model_name="a b}}"}} 3.0
+{Metric.WAITING}{{engine="1",model_name="a b}}"}} 4.0 1700000000000
+{Metric.WAITING}_by_reason{{reason="x"}} 100.0
+{Metric.RUNNING} 2.0
+"""
+    assert gauge(text, Metric.WAITING) == 7
+    assert gauge(text, Metric.RUNNING) == 2
+    assert gauge(text, "vllm:none") is None
+
+
+@pytest.fixture
+async def engine():
+    """A pod's HTTP port on loopback, with the answers of an engine."""
+    state = {"ready": (503, Progress(Stage.LOADING, percent=40).to_json()), "metrics": "", "asked": asyncio.Queue()}
+
+    async def ready(request):
+        state["asked"].put_nowait(request.path)
+        status, text = state["ready"]
+        return web.Response(status=status, text=text)
+
+    async def metrics(request):
+        state["asked"].put_nowait(request.path)
+        return web.Response(text=state["metrics"])
+
+    app = web.Application()
+    app.add_routes([web.get("/ready", ready), web.get("/metrics", metrics)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    state["port"] = runner.addresses[0][1]
+    yield state
+    await runner.cleanup()
+
+
+def service():
+    return {"metadata": {"namespace": "default", "name": "qwen", "uid": "u1", "resourceVersion": "1"}}
+
+
+def pod(port, version, ready=False):
+    return {
+        "metadata": {
+            "namespace": "default",
+            "name": "pod-a",
+            "uid": "u2",
+            "resourceVersion": str(version),
+            "labels": {"pagoda.dev/service": "qwen"},
+        },
+        "spec": {"containers": [{"name": "engine", "ports": [{"name": "http", "containerPort": port}]}]},
+        "status": {
+            "phase": "Running",
+            "podIP": "127.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+        },
+    }
+
+
+async def test_a_pod_on_its_way_is_asked_for_progress_and_a_serving_one_for_numbers(engine):
+    store, changed = Store(), asyncio.Queue()
+    store.put(INFERENCE_SERVICE, service())
+    store.put(POD, pod(engine["port"], 1))
+    scraper = asyncio.create_task(Scraper(store, changed.put_nowait).run())
+    assert await changed.get() == KEY
+    assert store.reports(KEY) == {"pod-a": PodReport(progress=Progress(Stage.LOADING, percent=40))}
+    assert await engine["asked"].get() == "/ready"
+    engine["metrics"] = f"{Metric.WAITING} 5.0\n{Metric.RUNNING} 2.0\n"
+    store.put(POD, pod(engine["port"], 2, ready=True))
+    assert await changed.get() == KEY
+    assert store.reports(KEY)["pod-a"] == PodReport(progress=Progress(Stage.READY), waiting=5, running=2)
+    scraper.cancel()
+    await asyncio.wait([scraper])
+
+
+async def test_a_pod_that_answers_nonsense_has_no_report(engine):
+    engine["ready"] = (200, "<html>hello</html>")
+    store, changed = Store(), []
+    store.put(INFERENCE_SERVICE, service())
+    store.put(POD, pod(engine["port"], 1))
+    scraper = asyncio.create_task(Scraper(store, changed.append).run())
+    # A second question means that the first answer has been dealt with.
+    assert [await engine["asked"].get() for _ in range(2)] == ["/ready", "/ready"]
+    assert store.reports(KEY) == {}
+    assert changed == []
+    scraper.cancel()
+    await asyncio.wait([scraper])
+
+
+def test_in_a_steady_state_nothing_is_told_for_hours(virtual):
+    """An hour of the same answers wakes nobody after the first."""
+    store, changed = Store(), []
+    store.put(INFERENCE_SERVICE, service())
+    store.put(POD, pod(8000, 1, ready=True))
+
+    async def fetch(url):
+        assert url == "http://127.0.0.1:8000/metrics"
+        return 200, f"{Metric.WAITING} 0.0\n{Metric.RUNNING} 0.0\n".encode()
+
+    async def scenario():
+        running = asyncio.create_task(Scraper(store, changed.append, fetch=fetch).run())
+        await asyncio.sleep(3600)
+        running.cancel()
+
+    virtual(scenario())
+    assert changed == [KEY]

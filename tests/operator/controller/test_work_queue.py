@@ -1,0 +1,141 @@
+"""The work queue keeps client-go's promises under any order of calls."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pagoda_operator.controller.queue import WorkQueue
+
+# One step of a scenario: wait, then do something to a key.
+STEPS = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.1, 0.7, 3.0]), st.sampled_from(["add", "after", "failed"]), st.integers(0, 3)),
+    max_size=40,
+)
+
+
+@given(steps=STEPS, workers=st.integers(1, 4), length=st.sampled_from([0.0, 0.3, 2.0]))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_key_is_in_two_hands_and_no_add_is_lost(virtual, steps, workers, length):
+    """After the last add of a key there is a whole run of that key, and never two at a time."""
+
+    async def scenario():
+        queue, loop = WorkQueue(base_delay=0.5, max_delay=8), asyncio.get_running_loop()
+        in_hand, started, added = set(), {}, {}
+
+        async def work():
+            while True:
+                key = await queue.get()
+                assert key not in in_hand
+                in_hand.add(key)
+                started[key] = loop.time()
+                await asyncio.sleep(length)
+                in_hand.remove(key)
+                queue.done(key)
+
+        tasks = [asyncio.create_task(work()) for _ in range(workers)]
+        for pause, action, key in steps:
+            await asyncio.sleep(pause)
+            if action == "add":
+                queue.add(key)
+            elif action == "after":
+                queue.add_after(key, 1.5)
+            else:
+                queue.add_failed(key)
+            added[key] = loop.time()
+        await asyncio.sleep(1000)
+        assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
+        assert all(started[key] >= when for key, when in added.items())
+        assert len(queue) == 0
+        for task in tasks:
+            task.cancel()
+
+    virtual(scenario())
+
+
+def test_a_key_that_waits_is_one_entry(virtual):
+    async def scenario():
+        queue = WorkQueue()
+        for _ in range(5):
+            queue.add("a")
+        queue.add("b")
+        assert len(queue) == 2
+        assert [await queue.get(), await queue.get()] == ["a", "b"]
+
+    virtual(scenario())
+
+
+def test_a_key_added_while_it_is_processed_runs_once_more(virtual):
+    async def scenario():
+        queue = WorkQueue()
+        queue.add("a")
+        assert await queue.get() == "a"
+        queue.add("a")
+        queue.add("a")
+        assert len(queue) == 0, "not before it is given out of hand"
+        queue.done("a")
+        assert await queue.get() == "a"
+        queue.done("a")
+        assert len(queue) == 0
+
+    virtual(scenario())
+
+
+def test_back_off_doubles_for_each_key_until_it_goes_well(virtual):
+    async def scenario():
+        queue = WorkQueue(base_delay=1, max_delay=10)
+        assert [queue.add_failed("a") for _ in range(6)] == [1, 2, 4, 8, 10, 10]
+        assert queue.add_failed("b") == 1
+        queue.forget("a")
+        assert queue.add_failed("a") == 1
+        assert queue.add_failed("c", at_least=30) == 30, "a server's Retry-After counts"
+
+    virtual(scenario())
+
+
+def test_of_two_timers_the_earlier_one_stands(virtual):
+    async def scenario():
+        queue, loop = WorkQueue(), asyncio.get_running_loop()
+        queue.add_after("a", 60)
+        queue.add_after("a", 5)
+        queue.add_after("a", 30)
+        assert await queue.get() == "a"
+        assert loop.time() == 5
+        queue.done("a")
+        await asyncio.sleep(100)
+        assert len(queue) == 0, "the others are gone"
+
+    virtual(scenario())
+
+
+def test_a_closed_queue_adds_nothing_by_itself(virtual):
+    async def scenario():
+        queue = WorkQueue()
+        queue.add_after("a", 5)
+        queue.close()
+        await asyncio.sleep(10)
+        assert len(queue) == 0
+
+    virtual(scenario())
+
+
+def test_giving_back_what_was_not_taken_is_a_bug(virtual):
+    async def scenario():
+        with pytest.raises(ValueError, match="not in hand"):
+            WorkQueue().done("a")
+
+    virtual(scenario())
+
+
+def test_keys_are_served_in_the_order_of_their_first_add(virtual):
+    async def scenario():
+        queue = WorkQueue()
+        for key in "cabcab":
+            queue.add(key)
+        order = [await queue.get() for _ in range(3)]
+        assert order == ["c", "a", "b"]
+        assert Counter(order) == Counter("abc")
+
+    virtual(scenario())

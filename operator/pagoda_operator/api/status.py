@@ -104,5 +104,6 @@ class Status(Document):
     last_failure: Failure | None = Field(default=None, description="The last thing that went wrong in a pod.")
 
     def to_object(self) -> Object:
-        """Plain JSON values, absent fields left out, as the API server keeps them."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """Plain JSON values; what is absent or empty is left out."""
+        document = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return {key: value for key, value in document.items() if value != []}

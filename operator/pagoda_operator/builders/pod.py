@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from pagoda_engine.contract import ENGINE_PORT_NAME, METRICS_PATH, MODELS_DIR, SCRATCH_DIR
-from pagoda_operator.api.names import Object
+from pagoda_operator.api.names import MODEL_ANNOTATION, Object
 from pagoda_operator.builders.metadata import labels, selector
 from pagoda_operator.builders.probes import probes
 from pagoda_operator.builders.resources import engine_resources, pull_resources, shm_size
@@ -27,6 +27,7 @@ def pod_template(workload: Workload) -> Object:
         "metadata": {
             "labels": {**labels(workload.name, "engine"), **ENGINE_TYPE},
             "annotations": {
+                MODEL_ANNOTATION: workload.spec.model.uri,
                 "kubectl.kubernetes.io/default-container": ENGINE_CONTAINER,
                 "prometheus.io/scrape": "true",
                 "prometheus.io/port": str(workload.port),
@@ -69,7 +70,7 @@ def _model_container(workload: Workload) -> Object:
     return {
         **_container(workload, MODEL_CONTAINER, args, env),
         "resources": pull_resources(),
-        "volumeMounts": [_MODELS_MOUNT, _TMP_MOUNT],
+        "volumeMounts": _mounts(),
     }
 
 
@@ -81,12 +82,12 @@ def _engine_container(workload: Workload) -> Object:
         **_container(workload, ENGINE_CONTAINER, args, [*workload.env, *own]),
         "resources": engine_resources(workload),
         **probes(),
-        "volumeMounts": [_MODELS_MOUNT, _TMP_MOUNT, {"name": "shm", "mountPath": "/dev/shm"}],
+        "volumeMounts": [*_mounts(), {"name": "shm", "mountPath": "/dev/shm"}],
     }
 
 
-_MODELS_MOUNT: Final[Object] = {"name": "models", "mountPath": MODELS_DIR}
-_TMP_MOUNT: Final[Object] = {"name": "tmp", "mountPath": SCRATCH_DIR}
+def _mounts() -> list[Object]:
+    return [{"name": "models", "mountPath": MODELS_DIR}, {"name": "tmp", "mountPath": SCRATCH_DIR}]
 
 
 def _container(workload: Workload, name: str, args: list[str], env: list[Object]) -> Object:

@@ -37,7 +37,7 @@ Builder = Callable[[Workload, Facts, Settings], Object | None]
 
 def _claim(workload: Workload, facts: Facts, _: Settings) -> Object:
     key = ("PersistentVolumeClaim", claim_name(workload.name))
-    return persistent_volume_claim(workload, facts.children.get(key), may_grow=key not in facts.refusals)
+    return persistent_volume_claim(workload, facts.children.get(key), may_grow=key not in facts.refused)
 
 
 def _scaled_object(workload: Workload, facts: Facts, settings: Settings) -> Object | None:

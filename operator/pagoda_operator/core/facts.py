@@ -40,9 +40,8 @@ class Facts:
     served     kinds of optional APIs that the cluster has, e.g. `ScaledObject`
     conflicts  (kind, name) of a child's place that a foreign object holds -> who holds it, as a sentence. The plan
                goes on asking for such a child; the entry goes away when that succeeds
-    refusals   (kind, name) of a child that the API server refused (Invalid, Forbidden) -> its message. An entry goes
+    refused    (kind, name) of a child that the API server refused (quota, policy, schema) -> its message. An entry goes
                away when an apply of that child succeeds, or with the next generation of the service
-    refused    (kind, name) of a child that the API server refused (quota, policy, schema) -> the server's own message
     requested  GPUs that running and scheduled pods already asked for, by node name; this service's own pods excluded,
                since a plan must not change because it was carried out
     """
@@ -55,6 +54,5 @@ class Facts:
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     served: frozenset[str] = frozenset()
     conflicts: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    refusals: Mapping[tuple[str, str], str] = field(default_factory=dict)
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     requested: Mapping[str, int] = field(default_factory=dict)

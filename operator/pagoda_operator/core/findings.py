@@ -68,7 +68,7 @@ def _blocked(situation: Situation) -> Finding | None:
     for (kind, name), message in sorted(situation.facts.conflicts.items()):
         fix = "delete it or give this service another name"
         return no("NameConflict", f"{kind} {name} exists and is not this service's: {message}; {fix}")
-    for (kind, name), message in sorted(situation.facts.refusals.items()):
+    for (kind, name), message in sorted(situation.facts.refused.items()):
         if kind == "PersistentVolumeClaim" and situation.claim is not None:
             continue  # a claim that can't grow still serves; ModelCached tells
         return no("Refused", f"the API server refused {kind} {name}: {message}")

@@ -59,7 +59,7 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
         apply = to_apply(desired, facts.children)
         delete = to_delete(desired, facts.children, decision.workload.uid)
     situation = Situation(service, spec, facts, settings, decision, replaces_pods(apply, facts.children))
-    blocked = bool(facts.conflicts or facts.refusals)
+    blocked = bool(facts.conflicts or facts.refused)
     return Plan(
         apply=apply,
         delete=delete,

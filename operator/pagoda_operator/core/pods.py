@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from pagoda_engine.contract import ExitCode, Progress, Stage
-from pagoda_operator.api.names import Object
+from pagoda_operator.api.names import MODEL_ANNOTATION, Object
 from pagoda_operator.api.status import Failure
 from pagoda_operator.builders.pod import MODEL_CONTAINER
 from pagoda_operator.core.facts import PodReport
@@ -66,8 +66,7 @@ def is_ready(pod: Object) -> bool:
 
 def runs_model(pod: Object, uri: str) -> bool:
     """Whether the pod was made for this model, and not for one that the spec named before."""
-    containers = pod.get("spec", {}).get("initContainers", [])
-    return any(c["name"] == MODEL_CONTAINER and uri in c.get("args", []) for c in containers)
+    return bool(pod["metadata"].get("annotations", {}).get(MODEL_ANNOTATION) == uri)
 
 
 def model_complete(pod: Object) -> bool:

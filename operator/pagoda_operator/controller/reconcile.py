@@ -17,7 +17,7 @@ from pagoda_operator.cluster.resources import INFERENCE_SERVICE
 from pagoda_operator.controller.events import EventRecorder
 from pagoda_operator.controller.models import ModelReader
 from pagoda_operator.controller.ownership import ServiceKey, key_of
-from pagoda_operator.controller.store import Store, condition
+from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.writer import ChildWriter
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.plan import Plan
@@ -76,11 +76,9 @@ class Reconciler:
             return None
         if "deletionTimestamp" in service["metadata"]:
             return None  # its children go with it, by garbage collection; making them anew would only delay that
-        self._writer.expire(key)
+        self._writer.expire(service)
         plan = self._plan(service)
         for _ in range(ROUNDS):
-            if self._must_wait(service, plan):
-                return None
             if not await self._carry_out(service, plan):
                 break
             plan = self._plan(service)
@@ -106,17 +104,6 @@ class Reconciler:
             return plan
         model = self._models.facts(service)
         return plan if model is None else self._planner(service, replace(facts, model=model), self._settings)
-
-    def _must_wait(self, service: Object, plan: Plan) -> bool:
-        """Whether a service that was planned before this operator started should be left as it is.
-
-        Until its model's facts are read again there is nothing to plan from, and nothing that went wrong either.
-        """
-        if plan.model_uri is None or self._models.facts(service) is not None:
-            return False
-        planned = condition(service, "Planned")
-        generation = service["metadata"].get("generation")
-        return planned.get("status") == "True" and planned.get("observedGeneration") == generation
 
     async def _carry_out(self, service: Object, plan: Plan) -> bool:
         """Apply and prune; returns whether any fact is another one now."""

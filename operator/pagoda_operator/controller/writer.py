@@ -24,8 +24,10 @@ from pagoda_operator.core.plan import ObjectRef
 
 logger = logging.getLogger(__name__)
 
-RETRY: Final = 60.0
-"""Seconds after which a write that met a foreign object, or was refused, is tried again without an event."""
+RETRY_NEW: Final = 60.0
+RETRY_CHANGE: Final = 600.0
+"""Seconds after which a refused write is tried again without an event: of a child that is missing (its place may be
+free again, a quota raised), and of a change to one that is there (a claim that can't grow will seldom ever)."""
 
 ChildKey = tuple[str, str]
 """(kind, name), as in `Facts.children`."""
@@ -33,11 +35,12 @@ ChildKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why a child is not written for now. `desired` is a digest of what was tried; another wish is tried at once."""
+    """Why a child is not written for now; another wish, or another generation of the service, is tried at once."""
 
     message: str
     foreign: bool
-    desired: str
+    wish: str
+    generation: int
     retry_at: float
 
 
@@ -68,18 +71,20 @@ class ChildWriter:
         self._obstacles.pop(key, None)
         self._settled.pop(key, None)
 
-    def expire(self, key: ServiceKey) -> None:
+    def expire(self, service: Object) -> None:
         """Forget the obstacles that are due: where they still stand, the next attempt finds them again."""
-        obstacles = self._obstacles.get(key, {})
-        for child in [child for child, obstacle in obstacles.items() if _monotonic() >= obstacle.retry_at]:
-            del obstacles[child]
+        obstacles = self._obstacles.get(key_of(service), {})
+        generation = _generation(service)
+        for child, obstacle in list(obstacles.items()):
+            if obstacle.generation != generation or _monotonic() >= obstacle.retry_at:
+                del obstacles[child]
 
     async def apply(self, service: Object, desired: Object) -> bool:
         """Make a child so; returns whether that changed a fact. Raises ClusterError where trying again is all to do."""
         key, child = key_of(service), (desired["kind"], desired["metadata"]["name"])
         wish = _digest(desired)
         obstacle = self._obstacles.get(key, {}).get(child)
-        if obstacle is not None and obstacle.desired == wish:
+        if obstacle is not None and obstacle.wish == wish:
             return False
         live = self._store.children(service).get(child)
         try:
@@ -88,10 +93,10 @@ class ChildWriter:
             if live is not None and self._leave(key, child, wish, live):
                 return False
             written = await self._write(desired, live)
-        except _Foreign as found:
-            return self._obstruct(key, child, Obstacle(str(found), True, wish, _monotonic() + RETRY))
-        except (Forbidden, Invalid) as refusal:
-            return self._obstruct(key, child, Obstacle(refusal.message, False, wish, _monotonic() + RETRY))
+        except (_Foreign, Forbidden, Invalid) as refusal:
+            retry_at = _monotonic() + (RETRY_NEW if live is None else RETRY_CHANGE)
+            foreign = isinstance(refusal, _Foreign)
+            return self._obstruct(key, child, Obstacle(refusal.message, foreign, wish, _generation(service), retry_at))
         self._obstacles.get(key, {}).pop(child, None)
         self._store.put(resource_of(desired), written)
         self._settled.setdefault(key, {})[child] = (wish, _digest(_shape(written)))
@@ -126,7 +131,7 @@ class ChildWriter:
         except NotFound:
             return None
         if not controls(service, found):
-            raise _Foreign(_foreign(desired, holder(found)))
+            raise _Foreign(holder(found))
         self._store.put(resource_of(desired), found)
         return found
 
@@ -138,7 +143,7 @@ class ChildWriter:
             return await self._cluster.apply(resource_of(desired), desired, force=live is not None)
         except Conflict as conflict:
             if live is None:
-                raise _Foreign(_foreign(desired, conflict.message)) from conflict
+                raise _Foreign(conflict.message) from conflict
             raise Unavailable(f"{desired['kind']} changed under us: {conflict.message}") from conflict
 
     def _leave(self, key: ServiceKey, child: ChildKey, wish: str, live: Object) -> bool:
@@ -159,15 +164,15 @@ class ChildWriter:
 
 
 class _Foreign(Exception):
-    """A child's place is held by an object that is not this service's."""
+    """A child's place is held by an object that is not this service's; the message says by whom."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
 
-def _foreign(desired: Object, who: str) -> str:
-    metadata = desired["metadata"]
-    return (
-        f"{desired['kind']} {metadata['namespace']}/{metadata['name']} exists and is not this service's: {who}; "
-        "delete it, or choose another name for the InferenceService"
-    )
+def _generation(service: Object) -> int:
+    return int(service["metadata"].get("generation", 0))
 
 
 def _shape(obj: Object) -> Object:

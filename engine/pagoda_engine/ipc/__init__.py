@@ -1,0 +1,1 @@
+"""How the HTTP process and the engine process talk: typed messages, as msgpack frames, over one unix socket."""

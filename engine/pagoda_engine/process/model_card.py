@@ -1,0 +1,97 @@
+"""What a model says of itself besides its weights: tokenizer, chat template, end tokens, sampling defaults.
+
+Read with transformers from a folder or a GGUF file, so that it is exactly what `transformers` would use; sent to the
+HTTP process as plain data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
+
+from pagoda_engine.contract import EngineArgs
+from pagoda_engine.core.engine import EngineInfo
+from pagoda_engine.errors import ModelCorrupt, ModelUnsupported
+from pagoda_engine.ipc.messages import Ready
+from pagoda_engine.source import resolve
+
+_SAMPLING_DEFAULTS: Final = ("temperature", "top_p", "top_k", "min_p")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """See `ipc.messages.Ready` for the fields; `eos_token_ids` end a request in the engine process.
+
+    A chat model's turn often ends with the tokenizer's EOS where its config names another: both count, as in vLLM.
+    """
+
+    tokenizer: str
+    chat_template: str
+    special_tokens: dict[str, str]
+    sampling_defaults: dict[str, float]
+    eos_token_ids: frozenset[int]
+
+    def ready(self, info: EngineInfo) -> Ready:
+        return Ready(
+            tokenizer=self.tokenizer,
+            chat_template=self.chat_template,
+            special_tokens=self.special_tokens,
+            sampling_defaults=self.sampling_defaults,
+            vocab_size=info.vocab_size,
+            max_model_len=info.max_model_len,
+            num_blocks=info.num_blocks,
+            block_size=info.block_size,
+        )
+
+
+def read_model_card(args: EngineArgs) -> ModelCard:
+    """Raises ModelNotFound, ModelCorrupt or ModelUnsupported (no tokenizer that runs outside of transformers)."""
+    path = Path(str(resolve(args.model, args.download_dir)))
+    folder, source = (str(path.parent), {"gguf_file": path.name}) if path.is_file() else (str(path), {})
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, **source)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelCorrupt(f"the tokenizer or config of {path} can't be read: {error}") from error
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelUnsupported(f"the tokenizer of {path} ({type(tokenizer).__name__}) has no tokenizer.json form")
+    generation = _generation_config(path, config)
+    return ModelCard(
+        tokenizer=backend.to_str(),
+        chat_template=_template(tokenizer.chat_template),
+        special_tokens={name: str(token) for name, token in tokenizer.special_tokens_map.items() if _is_text(token)},
+        sampling_defaults=_sampling_defaults(generation),
+        eos_token_ids=_ids(generation.eos_token_id) | _ids(config.eos_token_id) | _ids(tokenizer.eos_token_id),
+    )
+
+
+def _generation_config(path: Path, config: PreTrainedConfig) -> GenerationConfig:
+    if (path / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(str(path), local_files_only=True)
+    return GenerationConfig(eos_token_id=config.eos_token_id)
+
+
+def _sampling_defaults(generation: GenerationConfig) -> dict[str, float]:
+    values = {name: getattr(generation, name, None) for name in _SAMPLING_DEFAULTS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _template(template: str | dict[str, str] | None) -> str:
+    """Some models have several templates by name; a model without any answers `/v1/completions` only."""
+    if isinstance(template, dict):
+        return template.get("default", "")
+    return template or ""
+
+
+def _ids(value: int | list[int] | None) -> frozenset[int]:
+    if value is None:
+        return frozenset()
+    return frozenset(value) if isinstance(value, list) else frozenset({value})
+
+
+def _is_text(token: Any) -> bool:
+    return isinstance(token, str) or hasattr(token, "content")

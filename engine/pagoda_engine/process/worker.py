@@ -1,0 +1,85 @@
+"""`python -m pagoda_engine.process.worker SOCKET PARENT ENGINE-ARGS...`: the engine process, from start to end.
+
+The tokenizer is read here, where transformers is loaded anyway, and handed over as the JSON of a
+`tokenizers.Tokenizer`: the HTTP process imports neither torch nor transformers, so it listens within a second and stays
+small.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from pagoda_engine.contract import EngineArgs, ExitCode, Progress, Stage
+from pagoda_engine.errors import PagodaError
+from pagoda_engine.ipc.channel import Channel, Closed
+from pagoda_engine.ipc.messages import Failed, Loading
+from pagoda_engine.process.lifetime import end_with_parent, leave_signals_to_parent
+
+_PROGRESS_INTERVAL: Final = 0.1
+"""Seconds between two reports of the same stage: a loader may tell of every tensor."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve one engine over one socket; returns the process's exit code."""
+    path, parent, *engine_argv = argv
+    leave_signals_to_parent()
+    end_with_parent(int(parent))
+    channel = Channel.connect(path)
+    try:
+        _serve(EngineArgs.from_argv(engine_argv), channel)
+    except Closed:
+        return ExitCode.OK
+    except PagodaError as error:
+        return _fail(channel, error.exit_code, " ".join(str(error).split()))
+    except Exception as error:
+        # Not ours to explain: the traceback goes to the log, one line of it to the user.
+        _fail(channel, ExitCode.CRASHED, f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
+        raise
+    return ExitCode.OK
+
+
+def _serve(args: EngineArgs, channel: Channel) -> None:
+    progress = _ProgressSender(channel)
+    progress(Progress(Stage.STARTING, message="importing torch and transformers"))
+    # Imported this late so that the HTTP process hears from the engine before the seconds that torch takes.
+    from pagoda_engine.model.build import build_engine
+    from pagoda_engine.process.loop import EngineLoop
+    from pagoda_engine.process.model_card import read_model_card
+
+    card = read_model_card(args)
+    core = build_engine(args, progress)
+    channel.send(card.ready(core.info))
+    EngineLoop(core, channel, card.eos_token_ids | core.info.eos_token_ids).run()
+
+
+class _ProgressSender:
+    """Sends a stage's first report at once, and then one each `_PROGRESS_INTERVAL`."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._stage: Stage | None = None
+        self._sent_at = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.stage == Stage.READY:
+            return  # the message Ready says so, once the loop can take requests
+        if progress.stage == self._stage and now - self._sent_at < _PROGRESS_INTERVAL:
+            return
+        self._stage, self._sent_at = progress.stage, now
+        self._channel.send(Loading(progress.stage.value, progress.percent, progress.message))
+
+
+def _fail(channel: Channel, code: ExitCode, message: str) -> int:
+    try:
+        channel.send(Failed(int(code), message))
+    except Closed:
+        print(message, file=sys.stderr)  # nobody is left to tell but the log
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,112 @@
+"""Runs the application: the port, the engine process, the signals, the drain, and the exit code it all comes to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from pagoda_engine.contract import ExitCode
+from pagoda_engine.ipc.messages import Ready
+from pagoda_engine.process.supervisor import Death
+from pagoda_engine.server.state import Serving
+
+LAST_ANSWER_SECONDS: Final = 3
+"""How long clients have to read an error that ends their request, before the port closes."""
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its own answer to signals: the drain is ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServer:
+    """One run of `pagoda serve`, from listening to the exit code."""
+
+    def __init__(self, serving: Serving, app: ASGIApp, listener: socket.socket) -> None:
+        self._serving = serving
+        self._listener = listener
+        self._asked_to_end = asyncio.Event()
+        self._forced_to_end = asyncio.Event()
+        level = serving.args.uvicorn_log_level
+        self._uvicorn = _Uvicorn(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_level=level,
+                access_log=level in ("info", "debug", "trace"),
+                server_header=False,
+                timeout_graceful_shutdown=LAST_ANSWER_SECONDS,
+            )
+        )
+
+    async def run(self) -> Death:
+        """Serve until a signal has been obeyed, exit code OK, or until the engine ends. Raises PagodaError."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        http = asyncio.create_task(self._uvicorn.serve(sockets=[self._listener]))
+        engine = asyncio.create_task(self._serving.client.run(self._on_ready))
+        drain = asyncio.create_task(self._drain())
+        tasks: set[asyncio.Task[Any]] = {http, engine, drain}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not engine.done():
+                return Death(ExitCode.OK, "")
+            death = engine.result()
+            await self._idle(LAST_ANSWER_SECONDS)
+            return death
+        finally:
+            await self._close(http, tasks)
+
+    async def _close(self, http: asyncio.Task[None], tasks: set[asyncio.Task[Any]]) -> None:
+        """Close the port first, the engine after it; nothing of either is left."""
+        self._uvicorn.should_exit = True
+        self._uvicorn.force_exit = self._forced_to_end.is_set()
+        await asyncio.wait({http})
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        if not http.cancelled():
+            http.result()
+
+    async def _drain(self) -> None:
+        """Once asked to end: not ready at once, but taking requests until the endpoints have forgotten this pod."""
+        serving = self._serving
+        await self._asked_to_end.wait()
+        serving.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(serving.args.drain_delay):
+                await self._forced_to_end.wait()
+        serving.refusing = True
+        await self._idle(serving.args.shutdown_timeout)
+        serving.client.abandon("This server was shut down before the answer was complete.")
+        await self._idle(LAST_ANSWER_SECONDS)
+
+    async def _idle(self, seconds: float) -> None:
+        """Wait for the last byte of every answer, but no longer than `seconds`, nor than the user is willing to."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._serving.idle, self._forced_to_end)]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._asked_to_end.is_set() and number == signal.SIGINT:
+            self._forced_to_end.set()  # whoever presses Ctrl-C twice does not want to wait
+        self._asked_to_end.set()
+
+    def _on_ready(self, ready: Ready) -> None:
+        self._serving.engine_ready(ready)
+        print(f"ready: {', '.join(self._serving.names)}", file=sys.stderr, flush=True)

@@ -1,0 +1,183 @@
+"""From arguments to an engine that is ready: device, data type, weights, cache, warm-up, in this order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from pagoda_engine.contract import EngineArgs, Progress, Stage
+from pagoda_engine.core.blocks import BlockPool
+from pagoda_engine.core.engine import EngineCore, EngineInfo
+from pagoda_engine.core.request import Request
+from pagoda_engine.core.scheduler import Scheduler, SchedulerConfig, Work
+from pagoda_engine.errors import ModelUnsupported, OutOfMemory
+from pagoda_engine.model import cache_size
+from pagoda_engine.model.attention import LayerCache
+from pagoda_engine.model.checkpoint import Checkpoint, checkpoint_dtype
+from pagoda_engine.model.device import available_memory, cpu_threads, has_bfloat16, resolve_device
+from pagoda_engine.model.kv_cache import LayerShape, ShapeProbe, allocate
+from pagoda_engine.model.loader import load
+from pagoda_engine.model.runner import ModelRunner
+from pagoda_engine.model.torch_attention import TorchAttention
+from pagoda_engine.sampling_params import SamplingParams
+from pagoda_engine.source import resolve
+
+_CPU_WARM_UP: Final = 64  # tokens: on a CPU, first calls cost no more with more of them
+
+OnProgress = Callable[[Progress], None]
+
+
+def build_engine(args: EngineArgs, on_progress: OnProgress) -> EngineCore:
+    """Load `args.model`, which must be on this machine, and make an engine of it.
+
+    `on_progress` hears of each stage, last of READY. Raises the errors of `pagoda_engine.errors`: ModelNotFound,
+    ModelCorrupt, ModelUnsupported, OutOfMemory.
+    """
+    on_progress(Progress(Stage.LOADING, 0.0))
+    if args.tensor_parallel_size != 1:
+        raise ModelUnsupported(
+            f"--tensor-parallel-size is {args.tensor_parallel_size}; this version of the engine runs on one device only"
+        )
+    device = resolve_device(args.device)
+    if device.type == "cpu":
+        torch.set_num_threads(cpu_threads())
+    checkpoint = Checkpoint.at(Path(resolve(args.model, args.download_dir)))
+    config = checkpoint.config()
+    max_model_len = _max_model_len(args, config)
+    model = load(
+        checkpoint,
+        config,
+        dtype=_dtype(args, checkpoint, config, device),
+        device=device,
+        dummy=args.load_format == "dummy",
+        on_percent=lambda percent: on_progress(Progress(Stage.LOADING, percent)),
+    )
+
+    on_progress(Progress(Stage.WARMING))
+    limits = _limits(args, max_model_len)
+    shapes = _probe(model, config.num_hidden_layers)
+    blocks = cache_size.num_blocks(
+        _cache_bytes(args, model, shapes, limits),
+        args.block_size * sum(shape.bytes for shape in shapes),
+        args.block_size,
+        max_model_len,
+        limits.max_num_seqs,
+    )
+    runner = _runner(model, _allocate(shapes, blocks, args.block_size, device), args.block_size)
+    _warm_up(runner, limits, args.block_size, limits.max_num_batched_tokens if device.type == "cuda" else _CPU_WARM_UP)
+    info = EngineInfo(
+        max_model_len=max_model_len,
+        vocab_size=config.vocab_size,
+        eos_token_ids=checkpoint.eos_token_ids(config),
+        num_blocks=blocks,
+        block_size=args.block_size,
+    )
+    engine = EngineCore(Scheduler(limits, BlockPool(blocks, args.block_size)), runner, info, args.seed)
+    on_progress(Progress(Stage.READY))
+    return engine
+
+
+def _max_model_len(args: EngineArgs, config: PreTrainedConfig) -> int:
+    """The longest sequence: the asked one, or the model's. Raises ModelUnsupported where the model's is shorter."""
+    own = getattr(config, "max_position_embeddings", None)
+    if args.max_model_len is None and own is None:
+        raise ModelUnsupported("the model's config does not say how long its sequences may be; set --max-model-len")
+    if own is not None and args.max_model_len is not None and args.max_model_len > own:
+        raise ModelUnsupported(
+            f"--max-model-len is {args.max_model_len}, and the model was made for {own}; use {own} or less"
+        )
+    return int(args.max_model_len or own or 0)
+
+
+def _dtype(args: EngineArgs, checkpoint: Checkpoint, config: PreTrainedConfig, device: torch.device) -> torch.dtype:
+    """The asked data type; by `auto` the checkpoint's, and for a GGUF bfloat16 where the hardware computes with it."""
+    if args.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, args.dtype)
+        return dtype
+    if checkpoint.gguf_name:
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32 if device.type == "cpu" else torch.float16
+    return checkpoint_dtype(config) or torch.float32
+
+
+def _limits(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
+    budget = args.max_num_batched_tokens
+    return SchedulerConfig(
+        max_num_seqs=min(args.max_num_seqs, budget),
+        max_num_batched_tokens=budget,
+        # Beside decoders a prompt gets a quarter of a step's tokens: their streams slow down, and never stop.
+        max_prefill_tokens=max(1, budget // 4),
+        max_model_len=max_model_len,
+    )
+
+
+@torch.inference_mode()
+def _probe(model: PreTrainedModel, num_layers: int) -> tuple[LayerShape, ...]:
+    """What each layer stores of a token, seen in one pass over two tokens."""
+    probe = ShapeProbe()
+    tokens = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
+    positions = torch.arange(2, device=model.device)[None]
+    model(input_ids=tokens, position_ids=positions, use_cache=False, pagoda_step=probe)
+    return probe.shapes(num_layers)
+
+
+def _runner(model: PreTrainedModel, layers: tuple[LayerCache, ...], block_size: int) -> ModelRunner:
+    return ModelRunner(model, layers, block_size, TorchAttention)
+
+
+def _allocate(
+    shapes: tuple[LayerShape, ...], num_blocks: int, block_size: int, device: torch.device
+) -> tuple[LayerCache, ...]:
+    try:
+        return allocate(shapes, num_blocks, block_size, device)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        raise OutOfMemory(
+            f"a KV cache of {num_blocks} blocks can't be allocated on {device}; lower --kv-cache-memory-bytes or "
+            f"--gpu-memory-utilization ({error})"
+        ) from error
+
+
+def _cache_bytes(
+    args: EngineArgs, model: PreTrainedModel, shapes: tuple[LayerShape, ...], limits: SchedulerConfig
+) -> int:
+    """Bytes for the cache: the asked ones, or what the device can spare."""
+    if args.kv_cache_memory_bytes is not None:
+        return args.kv_cache_memory_bytes
+    device = model.device
+    if device.type == "cpu":
+        return cache_size.cpu_cache_bytes(available_memory())
+    # The largest step on a cache just large enough for it shows the most memory that computing takes.
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    others = total - free - torch.cuda.memory_reserved(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    blocks = -(-limits.max_num_batched_tokens // args.block_size) + limits.max_num_seqs
+    layers = _allocate(shapes, blocks, args.block_size, device)
+    _warm_up(_runner(model, layers, args.block_size), limits, args.block_size, limits.max_num_batched_tokens)
+    peak = torch.cuda.max_memory_reserved(device) - blocks * args.block_size * sum(shape.bytes for shape in shapes)
+    del layers
+    torch.cuda.empty_cache()
+    return cache_size.gpu_cache_bytes(total, args.gpu_memory_utilization, others, peak)
+
+
+def _warm_up(runner: ModelRunner, limits: SchedulerConfig, block_size: int, prompt_tokens: int) -> None:
+    """Run a prompt and the widest decoding batch, so that no request pays for what happens only once.
+
+    They write to real blocks that nobody holds yet, and whose contents nobody will read.
+    """
+    length = min(prompt_tokens, limits.max_num_batched_tokens, limits.max_model_len)
+    prompt = _rehearsal(length, list(range(-(-length // block_size))))
+    runner.run([Work(prompt, 0, length, samples=True)])
+    for count in {1, limits.max_num_seqs}:
+        requests = [_rehearsal(1, [0]) for _ in range(count)]
+        runner.run([Work(request, 0, 1, samples=True) for request in requests])
+
+
+def _rehearsal(length: int, blocks: list[int]) -> Request:
+    request = Request("warm-up", [0] * length, SamplingParams(temperature=1.0), frozenset(), time.monotonic())
+    request.blocks = blocks
+    return request

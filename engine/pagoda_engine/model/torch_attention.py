@@ -1,0 +1,170 @@
+"""Paged attention in plain torch: exact on every device, the oracle of all kernels, and quick enough on a CPU.
+
+Sequences with one query (decoding) are grouped by length and padded; each longer one (a prompt's chunk) is computed
+by itself. Keys and values are gathered by slot, so a padded position repeats a slot of its own sequence: what others
+left in the cache, NaN even, is never read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pagoda_engine.model.attention import LayerCache, Layout
+
+_PADDING_LIMIT = 1.5  # the longest of a group may have this many times the tokens of its shortest
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """One sequence with several queries: its rows, where its context lies, and how far the queries are into it."""
+
+    start: int
+    stop: int
+    slots: Tensor  # [context]
+
+    @property
+    def offset(self) -> int:
+        return len(self.slots) - (self.stop - self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Sequences with one query each and about as many tokens."""
+
+    rows: Tensor  # [sequences]
+    slots: Tensor  # [sequences * longest]
+    lengths: Tensor  # [sequences, 1]
+    longest: int
+    ragged: bool
+
+
+class TorchAttention:
+    """`AttentionKernels` in torch's own operations."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        counts = [stop - start for start, stop in zip(layout.starts, layout.starts[1:], strict=False)]
+        self._chunks = [self._chunk(index) for index, count in enumerate(counts) if count > 1]
+        self._groups = [self._group(members) for members in self._similar(counts)]
+        self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+        self._only_group = not self._chunks and len(self._groups) == 1
+
+    def write_kv(self, layer: LayerCache, keys: Tensor, values: Tensor) -> None:
+        layer.keys.flatten(0, 1).index_copy_(0, self._layout.slots, keys)
+        layer.values.flatten(0, 1).index_copy_(0, self._layout.slots, values)
+
+    def paged_attention(self, layer: LayerCache, queries: Tensor, scale: float, window: int | None) -> Tensor:
+        if self._only_group:
+            return self._attend_group(0, layer, queries, scale, window)
+        output = queries.new_empty(*queries.shape[:-1], layer.values.shape[-1])
+        for index, group in enumerate(self._groups):
+            output[group.rows] = self._attend_group(index, layer, queries[group.rows], scale, window)
+        for chunk in self._chunks:
+            rows = slice(chunk.start, chunk.stop)
+            output[rows] = self._attend_chunk(chunk, layer, queries[rows], scale, window)
+        return output
+
+    def _attend_group(self, index: int, layer: LayerCache, queries: Tensor, scale: float, window: int | None) -> Tensor:
+        group = self._groups[index]
+        count, heads, head_dim = queries.shape
+        keys, values = self._gather(layer, group.slots)
+        kv_heads = keys.shape[-2]
+        # The query heads that share a key head take the place of queries, so nothing is repeated in memory.
+        output = F.scaled_dot_product_attention(
+            queries.view(count, kv_heads, heads // kv_heads, head_dim)
+            if queries.is_contiguous()
+            else queries.reshape(count, kv_heads, heads // kv_heads, head_dim),
+            keys.view(count, group.longest, kv_heads, -1).transpose(1, 2),
+            values.view(count, group.longest, kv_heads, -1).transpose(1, 2),
+            attn_mask=self._group_mask(index, window, queries.dtype),
+            scale=scale,
+        )
+        return output.reshape(count, heads, -1)
+
+    def _attend_chunk(
+        self, chunk: _Chunk, layer: LayerCache, queries: Tensor, scale: float, window: int | None
+    ) -> Tensor:
+        keys, values = self._gather(layer, chunk.slots)
+        if window is not None and window >= len(chunk.slots):
+            window = None
+        mask = None
+        if chunk.offset or window:
+            positions = torch.arange(len(chunk.slots), device=queries.device)
+            distance = positions[chunk.offset :, None] - positions
+            mask = distance >= 0
+            if window is not None:
+                mask &= distance < window
+        repeats = queries.shape[1] // keys.shape[1]
+        output = F.scaled_dot_product_attention(
+            queries.transpose(0, 1).unsqueeze(0),
+            keys.repeat_interleave(repeats, dim=1).transpose(0, 1).unsqueeze(0),
+            values.repeat_interleave(repeats, dim=1).transpose(0, 1).unsqueeze(0),
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scale,
+        )
+        return output[0].transpose(0, 1)
+
+    def _group_mask(self, index: int, window: int | None, dtype: torch.dtype) -> Tensor | None:
+        """Additive mask [sequences, 1, 1, longest] of one group, shared by all layers with that window."""
+        group = self._groups[index]
+        if window is not None and window >= group.longest:
+            window = None
+        if not group.ragged and window is None:
+            return None
+        key = (index, window)
+        if key not in self._masks:
+            positions = torch.arange(group.longest, device=group.rows.device)
+            hidden = positions >= group.lengths
+            if window is not None:
+                hidden |= positions < group.lengths - window
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))
+            self._masks[key] = mask[:, None, None, :]
+        return self._masks[key]
+
+    @staticmethod
+    def _gather(layer: LayerCache, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of slots, [slots, kv_heads, head_dim]."""
+        return layer.keys.flatten(0, 1).index_select(0, slots), layer.values.flatten(0, 1).index_select(0, slots)
+
+    def _similar(self, counts: list[int]) -> list[list[int]]:
+        """Indices of the sequences with one query, in groups whose padding costs little."""
+        contexts = self._layout.contexts
+        single = [index for index, count in enumerate(counts) if count == 1]
+        groups: list[list[int]] = []
+        for index in sorted(single, key=lambda index: contexts[index]):
+            if groups and contexts[index] <= _PADDING_LIMIT * contexts[groups[-1][0]]:
+                groups[-1].append(index)
+            else:
+                groups.append([index])
+        return [sorted(group) for group in groups]
+
+    def _chunk(self, index: int) -> _Chunk:
+        start, stop = self._layout.starts[index : index + 2]
+        context = self._layout.contexts[index]
+        return _Chunk(start, stop, self._slots([index], context).flatten())
+
+    def _group(self, members: list[int]) -> _Group:
+        device = self._layout.slots.device
+        lengths = [self._layout.contexts[index] for index in members]
+        longest = max(lengths)
+        rows = torch.tensor([self._layout.starts[index] for index in members], device=device)
+        slots = self._slots(members, longest)
+        columns = torch.tensor(lengths, device=device)[:, None]
+        ragged = min(lengths) < longest
+        if ragged:
+            padding = torch.arange(longest, device=device) >= columns
+            slots = torch.where(padding, slots[:, :1], slots)
+        return _Group(rows, slots.flatten(), columns, longest, ragged)
+
+    def _slots(self, members: list[int], length: int) -> Tensor:
+        """The slots of the first `length` tokens of each member, [members, length]; past its end, any."""
+        size, device = self._layout.block_size, self._layout.slots.device
+        width = -(-length // size)
+        tables = [self._layout.tables[index][:width] for index in members]
+        blocks = torch.tensor([table + (table[0],) * (width - len(table)) for table in tables], device=device)
+        return (blocks[:, :, None] * size + torch.arange(size, device=device)).flatten(1)[:, :length]

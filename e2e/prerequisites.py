@@ -1,0 +1,23 @@
+"""`python -m e2e.prerequisites`: fetch and build what `pytest e2e` needs, telling how far it is.
+
+Always exits with 0: where something can't be had the scenarios skip with the same words, and say so in their summary.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from e2e import binaries, machine
+
+
+def main() -> int:
+    try:
+        machine.check()
+        binaries.find(lambda line: print(line, file=sys.stderr, flush=True))
+    except binaries.Missing as missing:
+        print(f"e2e: THE SCENARIOS WILL BE SKIPPED: {missing}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,7 +28,7 @@ INSPECT: Final = (sys.executable, "-m", "pagoda_engine.cli", "inspect")
 DRY_RUN_UID: Final = "00000000-0000-0000-0000-000000000000"
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer to the user, not a defect
+class Refusal(Exception):
     """Why there is no plan: one line, and the exit code to end with."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.USAGE) -> None:

@@ -194,9 +194,12 @@ def _unplaced(
             "no node with GPUs admits these pods: add one, mend spec.nodeSelector or spec.tolerations, or set "
             "spec.accelerator to cpu",
         )
-    best = max(rejected, key=lambda option: (option.shape_problem() is None, option.kv_tokens, option.kv_bytes))
-    if best.shape_problem() is not None:
-        return Unplaced("InvalidParallelism", f"{best.title}: {best.problem()}{_tensor_fix(spec, demand)}", sentences)
+    tried = [option for option in rejected if option.shape_problem() is None]
+    if not tried:
+        reason = "DoesNotFit" if spec.parallelism.tensor is None else "InvalidParallelism"
+        first = rejected[0]
+        return Unplaced(reason, f"{first.title}: {first.problem()}{_tensor_fix(spec, demand)}", sentences)
+    best = max(tried, key=lambda option: (option.kv_tokens, option.kv_bytes))
     fix = "use a smaller or quantised model, or add larger GPUs"
     if best.kv_tokens > 0:
         fix = f"set spec.engine.maxModelLen to at most {best.kv_tokens}, or add larger GPUs"

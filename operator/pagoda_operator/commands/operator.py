@@ -115,6 +115,8 @@ def _log(form: str, level: str) -> None:
     handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    # It warns that it leaves signals alone, which is why it has a thread of its own.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
 class _TextLines(logging.Formatter):

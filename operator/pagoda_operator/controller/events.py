@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 TOLD: Final = ("Planned", "Ready")
 """The conditions whose turns are told."""
+BLOCKED: Final = ("NameConflict", "Refused")
+"""Reasons that are news even for a service that was never ready: somebody has to do something."""
 MESSAGE_LIMIT: Final = 1024
 """Characters that the API allows in an Event's message."""
 
@@ -36,7 +38,9 @@ def turns(before: Object, after: Object) -> Iterator[tuple[str, str, str]]:
         if new.get("status") == "True":
             if old.get("status") != "True":
                 yield "Normal", name, new.get("message", "")
-        elif new.get("status") == "False" and (old.get("status") == "True" or name == "Planned"):
+        elif new.get("status") == "False" and (
+            name == "Planned" or old.get("status") == "True" or new.get("reason") in BLOCKED
+        ):
             yield "Warning", new.get("reason", f"Not{name}"), new.get("message", "")
     old_failure = before.get("status", {}).get("lastFailure") or {}
     new_failure = after.get("status", {}).get("lastFailure") or {}

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -72,6 +72,39 @@ class _Entry:
     waiting: set[ServiceKey] = field(default_factory=set)
 
 
+Inspect = Callable[[str, Mapping[str, str]], Awaitable[ModelFacts | ModelUnreadable]]
+"""Reads the facts of a URI in an environment."""
+
+
+class InspectProcess:
+    """Runs `pagoda inspect URI`, which must end within `timeout` seconds; it and its children are gone afterwards."""
+
+    def __init__(self, command: Sequence[str] = INSPECT, timeout: float = TIMEOUT) -> None:
+        self._command = tuple(command)
+        self._timeout = timeout
+
+    async def __call__(self, uri: str, environment: Mapping[str, str]) -> ModelFacts | ModelUnreadable:
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            uri,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(self._timeout):
+                stdout, stderr = await process.communicate()
+        except TimeoutError:
+            return ModelUnreadable(f"reading {uri} took more than {self._timeout:g} s", permanent=False)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        return outcome(process.returncode or 0, stdout, stderr)
+
+
 class ModelReader:
     """Knows models by their URI. `changed` is called with each service whose model's facts changed."""
 
@@ -80,14 +113,12 @@ class ModelReader:
         cluster: Cluster,
         changed: Callable[[ServiceKey], None],
         *,
-        command: Sequence[str] = INSPECT,
-        timeout: float = TIMEOUT,
+        inspect: Inspect | None = None,
         concurrency: int = 2,
     ) -> None:
         self._cluster = cluster
         self._changed = changed
-        self._command = tuple(command)
-        self._timeout = timeout
+        self._inspect = inspect or InspectProcess()
         self._slots = asyncio.Semaphore(concurrency)
         self._entries: dict[ModelRef, _Entry] = {}
 
@@ -149,27 +180,6 @@ class ModelReader:
     async def _token(self, ref: ModelRef) -> str:
         secret = await self._cluster.get(SECRET, ref.namespace, ref.secret_name)
         return base64.b64decode(secret.get("data", {})[ref.secret_key]).decode().strip()
-
-    async def _inspect(self, uri: str, environment: dict[str, str]) -> ModelFacts | ModelUnreadable:
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            uri,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            async with asyncio.timeout(self._timeout):
-                stdout, stderr = await process.communicate()
-        except TimeoutError:
-            return ModelUnreadable(f"reading {uri} took more than {self._timeout:.0f} s", permanent=False)
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        return outcome(process.returncode or 0, stdout, stderr)
 
 
 def outcome(code: int, stdout: bytes, stderr: bytes) -> ModelFacts | ModelUnreadable:

@@ -23,11 +23,11 @@ from pagoda_operator.cluster.resources import CHILDREN, INFERENCE_SERVICE, NODE,
 from pagoda_operator.controller.events import EventRecorder
 from pagoda_operator.controller.lease import LeaseElector
 from pagoda_operator.controller.metrics import OperatorMetrics
-from pagoda_operator.controller.models import ModelReader
+from pagoda_operator.controller.models import Inspect, ModelReader
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.queue import WorkQueue
 from pagoda_operator.controller.reconcile import Planner, Reconciler
-from pagoda_operator.controller.scrape import Scraper
+from pagoda_operator.controller.scrape import Fetch, Scraper
 from pagoda_operator.controller.sources import Source
 from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.sweep import Sweep
@@ -52,7 +52,8 @@ class LeadershipLost(Exception):
 class Controller:
     """Keeps every InferenceService of a cluster (of some namespaces) as its spec wants it.
 
-    `elector` None leads at once. `planner` and `models` are parameters for tests of the shell alone.
+    `elector` None leads at once. `planner`, `inspect` and `fetch` decide, read models and ask pods; the defaults are
+    `core.plan.plan`, `pagoda inspect` and HTTP.
     """
 
     def __init__(
@@ -65,7 +66,8 @@ class Controller:
         elector: LeaseElector | None = None,
         metrics: OperatorMetrics | None = None,
         planner: Planner = plan,
-        models: ModelReader | None = None,
+        inspect: Inspect | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         self.store = Store()
         self.queue: WorkQueue[ServiceKey] = WorkQueue()
@@ -75,8 +77,8 @@ class Controller:
         self._source = source
         self._elector = elector
         self._metrics = metrics or OperatorMetrics()
-        self._models = models or ModelReader(cluster, self.queue.add)
-        self._scraper = Scraper(self.store, self.queue.add)
+        self._models = ModelReader(cluster, self.queue.add, inspect=inspect)
+        self._scraper = Scraper(self.store, self.queue.add, fetch=fetch)
         self._sweep = Sweep(cluster, self.store, self._look_at, namespaces)
         self._reconciler = Reconciler(
             cluster,

@@ -24,10 +24,11 @@ from pagoda_operator.core.plan import ObjectRef
 
 logger = logging.getLogger(__name__)
 
+RETRY_FOREIGN: Final = 15.0
 RETRY_NEW: Final = 60.0
 RETRY_CHANGE: Final = 600.0
-"""Seconds after which a refused write is tried again without an event: of a child that is missing (its place may be
-free again, a quota raised), and of a change to one that is there (a claim that can't grow will seldom ever)."""
+"""Seconds after which it is tried again without an event: to find a place free (a GET), to make a child that was
+refused (a quota may be raised), to change one (a claim that can't grow will seldom ever)."""
 
 ChildKey = tuple[str, str]
 """(kind, name), as in `Facts.children`."""

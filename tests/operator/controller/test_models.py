@@ -5,7 +5,7 @@ import sys
 
 from pagoda_engine.contract import ExitCode, ModelFacts
 from pagoda_operator.cluster.errors import NotFound
-from pagoda_operator.controller.models import ModelReader, ModelRef, outcome
+from pagoda_operator.controller.models import InspectProcess, ModelReader, ModelRef, outcome
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.core.facts import ModelUnreadable
 
@@ -28,8 +28,8 @@ def service(name="qwen", uri="hf://org/model", **model):
     return {"metadata": {"namespace": "default", "name": name}, "spec": {"model": {"uri": uri, **model}}}
 
 
-def command(body):
-    return [sys.executable, "-c", body]
+def command(body, timeout=60):
+    return InspectProcess([sys.executable, "-c", body], timeout)
 
 
 async def read(reader, obj, changes):
@@ -43,7 +43,7 @@ async def test_facts_are_read_once_and_everybody_who_waits_is_woken(tmp_path):
     log = tmp_path / "runs"
     script = f"import sys; open({str(log)!r}, 'a').write(sys.argv[1] + '\\n'); print({FACTS.to_json()!r})"
     changes = asyncio.Queue()
-    reader = ModelReader(NoSecrets(), changes.put_nowait, command=command(script))
+    reader = ModelReader(NoSecrets(), changes.put_nowait, inspect=command(script))
     assert reader.facts(service("a")) is None
     assert reader.facts(service("b")) is None
     assert {await changes.get(), await changes.get()} == {ServiceKey("default", "a"), ServiceKey("default", "b")}
@@ -58,7 +58,7 @@ async def test_a_failure_is_told_with_its_last_line_and_whether_an_edit_is_neede
     words = "pagoda inspect: error: no such model org/model; check the name"
     script = f"import sys; print({words!r}, file=sys.stderr); sys.exit({int(ExitCode.MODEL_NOT_FOUND)})"
     changes = asyncio.Queue()
-    reader = ModelReader(NoSecrets(), changes.put_nowait, command=command(script))
+    reader = ModelReader(NoSecrets(), changes.put_nowait, inspect=command(script))
     facts = await read(reader, service(), changes)
     assert facts == ModelUnreadable("no such model org/model; check the name", permanent=True)
     assert reader.retry_after(service()) > 0
@@ -67,7 +67,7 @@ async def test_a_failure_is_told_with_its_last_line_and_whether_an_edit_is_neede
 
 async def test_a_process_that_hangs_is_ended_and_told():
     changes = asyncio.Queue()
-    reader = ModelReader(NoSecrets(), changes.put_nowait, command=command("import time; time.sleep(600)"), timeout=0.2)
+    reader = ModelReader(NoSecrets(), changes.put_nowait, inspect=command("import time; time.sleep(600)", timeout=0.2))
     facts = await read(reader, service(), changes)
     assert isinstance(facts, ModelUnreadable)
     assert "took more than" in facts.message
@@ -80,7 +80,7 @@ async def test_the_token_comes_from_the_secret_that_the_service_names(monkeypatc
     monkeypatch.setenv("HF_TOKEN", "the operator's own")
     script = "import os, sys; sys.exit('token=' + os.environ.get('HF_TOKEN', 'none'))"
     changes = asyncio.Queue()
-    reader = ModelReader(OneSecret(), changes.put_nowait, command=command(script))
+    reader = ModelReader(OneSecret(), changes.put_nowait, inspect=command(script))
     named = await read(reader, service(tokenSecret={"name": "hf"}), changes)
     assert named.message == "token=hf_secret"
     unnamed = await read(reader, service(), changes)
@@ -90,11 +90,11 @@ async def test_the_token_comes_from_the_secret_that_the_service_names(monkeypatc
 
 async def test_a_secret_that_is_not_there_is_a_failure_that_may_pass():
     changes = asyncio.Queue()
-    reader = ModelReader(NoSecrets(), changes.put_nowait, command=command("raise SystemExit('never run')"))
+    reader = ModelReader(NoSecrets(), changes.put_nowait, inspect=command("raise SystemExit('never run')"))
     facts = await read(reader, service(tokenSecret={"name": "hf", "key": "token"}), changes)
     assert "the token's Secret can't be read" in facts.message
     assert not facts.permanent
-    reader = ModelReader(OneSecret(), changes.put_nowait, command=command("raise SystemExit('never run')"))
+    reader = ModelReader(OneSecret(), changes.put_nowait, inspect=command("raise SystemExit('never run')"))
     facts = await read(reader, service(tokenSecret={"name": "hf", "key": "token"}), changes)
     assert "has no key 'token'" in facts.message
     await reader.close()

@@ -62,6 +62,7 @@ LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-e
 
 crd: $(STAMP) ## Write the CRD from the API's models
 	$(BIN)/python -m pagoda_operator.api.crd
+	$(BIN)/python -m pagoda_operator.api.crd charts/pagoda/files
 
 clean: ## Remove what the targets made in this folder (the user's cache stays)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

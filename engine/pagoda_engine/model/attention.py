@@ -114,7 +114,7 @@ def forward(
     pagoda_step: AttentionStep | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: query, key, value [1, heads, tokens, head_dim] to [1, tokens, heads, head_dim].
+    """transformers' attention interface: query, key, value [1, heads, tokens, dim] to [1, tokens, heads, dim].
 
     Raises ModelUnsupported where the layer asks for a kind of attention that the kernels don't compute.
     """

@@ -24,10 +24,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def cpu_threads(cgroup: Path = _CGROUP) -> int:
-    """Threads that can run at the same time: the affinity mask's, or the cgroup's CPU quota if that is less."""
+    """Threads that can run at the same time: the least of affinity mask, cgroup's CPU quota and OMP_NUM_THREADS."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cpu_quota(cgroup)
-    return affinity if quota is None else max(1, min(affinity, math.floor(quota)))
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    limits = [affinity, *([] if quota is None else [math.floor(quota)]), *([int(wanted)] if wanted.isdecimal() else [])]
+    return max(1, min(limits))
 
 
 def available_memory(cgroup: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:

@@ -39,7 +39,7 @@ def load(
             with device:
                 model = cls._from_config(config, dtype=dtype, attn_implementation=attention.IMPLEMENTATION)
         else:
-            model = _load_weights(cls, checkpoint, dtype, device, on_percent)
+            model = _load_weights(cls, checkpoint, config, dtype, device, on_percent)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(
             f"the weights of {checkpoint.path} don't fit in the memory of {device} as {dtype}: "
@@ -51,6 +51,7 @@ def load(
 def _load_weights(
     cls: type[PreTrainedModel],
     checkpoint: Checkpoint,
+    config: PreTrainedConfig,
     dtype: torch.dtype,
     device: torch.device,
     on_percent: Callable[[float], None],
@@ -62,6 +63,7 @@ def _load_weights(
             model, loading = cls.from_pretrained(
                 **checkpoint.source,
                 **options,
+                config=config,
                 dtype=dtype,
                 device_map={"": device},
                 attn_implementation=attention.IMPLEMENTATION,

@@ -1,0 +1,151 @@
+"""Offline generation: the engine core in this process, without any server.
+
+from pagoda_engine import LLM, SamplingParams
+
+llm = LLM("hf://HuggingFaceTB/SmolLM2-135M-Instruct", max_model_len=2048)
+for completion in llm.generate(["The capital of France is"], SamplingParams(temperature=0)):
+    print(completion.text)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+from transformers.utils.logging import tqdm
+
+from pagoda_engine.contract import EngineArgs, Progress
+from pagoda_engine.core.engine import RequestOutput
+from pagoda_engine.core.request import FinishReason, Request
+from pagoda_engine.model.build import build_engine
+from pagoda_engine.model.checkpoint import Checkpoint
+from pagoda_engine.sampling_params import SamplingParams
+from pagoda_engine.server.detokenizer import Detokenizer
+from pagoda_engine.server.stop_strings import StopStrings
+from pagoda_engine.source import resolve
+
+Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What became of one prompt. `token_ids` leave out the token that ended it; `error` says why there is no more."""
+
+    prompt_token_ids: list[int]
+    token_ids: list[int]
+    text: str
+    finish_reason: FinishReason
+    error: str | None = None
+
+
+class LLM:
+    """A model in this process. Arguments beyond the model are those of `pagoda serve`, as `EngineArgs` names them.
+
+    Raises TypeError for an argument of another name, ValueError for one out of range, and the errors of
+    `pagoda_engine.errors` where the model can't be loaded.
+    """
+
+    def __init__(
+        self, model: str, *, on_progress: Callable[[Progress], None] | None = None, **engine_args: Any
+    ) -> None:
+        args = EngineArgs(model=model, **engine_args)
+        if problem := args.problem():
+            raise ValueError(problem)
+        self._engine = build_engine(args, on_progress or (lambda _: None))
+        source = Checkpoint.at(Path(resolve(args.model, args.download_dir))).source
+        self._tokenizer = AutoTokenizer.from_pretrained(**source)
+        self._submitted = 0
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+    ) -> list[Completion]:
+        """Complete each prompt, a text or token ids; the result has the prompts' order.
+
+        `params` is one for all, or one for each. Requests run together, as many at once as the engine's limits allow;
+        one that can't be served ends with an error and stops none of the others.
+        """
+        if isinstance(prompts, str):
+            raise TypeError("prompts is a string; put it into a list")
+        if params is None or isinstance(params, SamplingParams):
+            params = [params or SamplingParams()] * len(prompts)
+        generations = [self._submit(*pair) for pair in zip(prompts, params, strict=True)]
+        open_ = {generation.request.id: generation for generation in generations}
+        with tqdm(total=len(generations), disable=not use_tqdm, unit="prompt") as bar:
+            try:
+                while self._engine.has_work:
+                    for output in self._engine.step():
+                        if open_[output.request_id].take(output):
+                            self._engine.abort(output.request_id)
+                            del open_[output.request_id]
+                            bar.update()
+            finally:
+                for request_id in open_:  # only after an exception, Ctrl-C among them
+                    self._engine.abort(request_id)
+        return [generation.completion() for generation in generations]
+
+    def _submit(self, prompt: Prompt, params: SamplingParams) -> _Generation:
+        token_ids = self._tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else list(prompt)
+        self._submitted += 1
+        request = Request(
+            id=str(self._submitted),
+            prompt_token_ids=token_ids,
+            params=replace(params, stop=()),
+            eos_token_ids=self._engine.info.eos_token_ids,
+            arrival_time=time.monotonic(),
+        )
+        detokenizer = Detokenizer(
+            self._tokenizer.backend_tokenizer,
+            frozenset(self._tokenizer.all_special_ids),
+            token_ids,
+            skip_special=params.skip_special_tokens,
+        )
+        stops = StopStrings(params.stop, include=params.include_stop_str_in_output)
+        self._engine.add(request)
+        return _Generation(request, detokenizer, stops)
+
+
+class _Generation:
+    """One request's outputs on their way to text."""
+
+    def __init__(self, request: Request, detokenizer: Detokenizer, stops: StopStrings) -> None:
+        self.request = request
+        self._detokenizer = detokenizer
+        self._stops = stops
+        self._token_ids: list[int] = []
+        self._text: list[str] = []
+        self._reason: FinishReason | None = None
+        self._error: str | None = None
+
+    def take(self, output: RequestOutput) -> bool:
+        """Add an output; returns whether the request has ended, by its own end or by a stop string."""
+        self._reason, self._error = output.finish_reason, output.error
+        for token in output.token_ids:
+            self._token_ids.append(token)
+            if self._show(self._detokenizer.push(token)):
+                return True
+        if self._reason is None:
+            return False
+        if not self._show(self._detokenizer.flush()):
+            self._text.append(self._stops.flush())
+        return True
+
+    def completion(self) -> Completion:
+        if self._reason is None:
+            raise RuntimeError(f"request {self.request.id} has not ended")
+        text = "".join(self._text)
+        return Completion(self.request.prompt_token_ids, self._token_ids, text, self._reason, self._error)
+
+    def _show(self, piece: str) -> bool:
+        text, stop = self._stops.push(piece)
+        self._text.append(text)
+        if stop is not None:
+            self._reason = FinishReason.STOP
+        return stop is not None

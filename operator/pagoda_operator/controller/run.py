@@ -11,6 +11,7 @@ It knows neither kopf nor an API server: `pagoda operator` gives it a `Kubernete
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import platform
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,8 @@ UNREADABLE_PAUSE: Final = 5.0
 """Seconds: between two looks at every service without an event, between two discoveries, after a cluster that could
 not be read."""
 SHORTEST_REQUEUE: Final = 0.5
+FIRST_ANSWERS: Final = 10.0
+"""Seconds that a new leader waits at most until all pods have been asked."""
 
 
 class LeadershipLost(Exception):
@@ -107,9 +110,12 @@ class Controller:
                     tasks.create_task(self._lead(self._elector), name="lease")
                 logger.info("leading")
                 self._metrics.leading(True)
+                tasks.create_task(self._scraper.run(), name="scrape")
+                # A first status without what the pods say would take back what the last operator had written.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._scraper.asked_all.wait(), FIRST_ANSWERS)
                 for number in range(WORKERS):
                     tasks.create_task(self._work(), name=f"worker {number}")
-                tasks.create_task(self._scraper.run(), name="scrape")
                 tasks.create_task(self._resync(), name="resync")
         except BaseExceptionGroup as group:
             # The first cause is the one to tell; the others are what it brought down.

@@ -98,6 +98,8 @@ class Scraper:
     def __init__(
         self, store: Store, changed: Callable[[ServiceKey], None], *, concurrency: int = 32, fetch: Fetch | None = None
     ) -> None:
+        self.asked_all = asyncio.Event()
+        """Set once every pod that there was at the start has been asked."""
         self._store = store
         self._changed = changed
         self._slots = asyncio.Semaphore(concurrency)
@@ -117,6 +119,7 @@ class Scraper:
     async def _rounds(self, fetch: Fetch) -> None:
         while True:
             await self.round(fetch)
+            self.asked_all.set()
             await asyncio.sleep(TICK)
 
     async def round(self, fetch: Fetch) -> None:

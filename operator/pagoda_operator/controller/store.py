@@ -74,6 +74,8 @@ class Store:
         known = self._objects.get(key)
         if known is not None and known["metadata"]["uid"] == uid:
             self._forget(key)
+            if resource == INFERENCE_SERVICE:
+                self._reports.pop(ServiceKey(key.namespace, key.name), None)
         # What a pod used may be what another service waits for.
         return self._touched(key, obj) | (self._unplanned() if resource == POD else frozenset())
 
@@ -158,7 +160,6 @@ class Store:
         if key.resource == INFERENCE_SERVICE:
             service = ServiceKey(key.namespace, key.name)
             self._services.discard(service)
-            self._reports.pop(service, None)
             return frozenset((service,))
         if key.resource == NODE:
             self._nodes.discard(key)

@@ -40,3 +40,63 @@ def virtual():
             return runner.run(coroutine)
 
     return run
+
+
+class RecordingCluster:
+    """A cluster that notes every call that goes through it: (verb, kind, name)."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.writes = []
+        self.reads = []
+        self.refuse = {}
+
+    def watch(self, resource, namespace=None, *, labels=None):
+        return self.cluster.watch(resource, namespace, labels=labels)
+
+    async def served(self, resource):
+        return await self.cluster.served(resource)
+
+    async def get(self, resource, namespace, name):
+        self.reads.append(("get", resource.kind, name))
+        return await self.cluster.get(resource, namespace, name)
+
+    async def list(self, resource, namespace=None, *, labels=None, metadata_only=False):
+        self.reads.append(("list", resource.kind, ""))
+        return await self.cluster.list(resource, namespace, labels=labels, metadata_only=metadata_only)
+
+    async def create(self, resource, obj):
+        self._note("create", resource, obj["metadata"]["name"])
+        return await self.cluster.create(resource, obj)
+
+    async def replace(self, resource, obj):
+        self._note("replace", resource, obj["metadata"]["name"])
+        return await self.cluster.replace(resource, obj)
+
+    async def apply(self, resource, obj, *, force):
+        self._note("force" if force else "apply", resource, obj["metadata"]["name"])
+        return await self.cluster.apply(resource, obj, force=force)
+
+    async def apply_status(self, resource, obj):
+        self._note("status", resource, obj["metadata"]["name"])
+        return await self.cluster.apply_status(resource, obj)
+
+    async def delete(self, resource, namespace, name, *, uid):
+        self._note("delete", resource, name)
+        await self.cluster.delete(resource, namespace, name, uid=uid)
+
+    def take_writes(self):
+        """The writes since this was last asked."""
+        writes, self.writes = self.writes, []
+        return writes
+
+    def _note(self, verb, resource, name):
+        self.writes.append((verb, resource.kind, name))
+        if (verb, resource.kind) in self.refuse:
+            raise self.refuse[verb, resource.kind]
+
+
+@pytest.fixture
+def recording():
+    """Wraps a cluster so that its calls are noted."""
+    return RecordingCluster

@@ -66,6 +66,20 @@ def pod_phase(*, init: Sequence[Object], main: Sequence[Object], restart_policy:
     return "Failed" if restart_policy == "Never" else "Running"
 
 
+def waiting(container: Object, reason: str, message: str) -> Object:
+    """The status of a container that was never started, and why."""
+    return {
+        "name": container["name"],
+        "image": container.get("image", ""),
+        "imageID": "",
+        "ready": False,
+        "started": False,
+        "restartCount": 0,
+        "state": {"waiting": {"reason": reason, "message": message}},
+        "lastState": {},
+    }
+
+
 def is_ready(pod: Object) -> bool:
     """Whether a Pod may get traffic: its Ready condition is true and it is not being deleted."""
     conditions = pod.get("status", {}).get("conditions", ())

@@ -4,9 +4,10 @@ Nothing here imports torch. `fetch` fills a cache over the network, `resolve` fi
 `facts` reads what planning needs from the headers alone.
 """
 
+from pagoda_engine.source.access import Access
 from pagoda_engine.source.cache import default_download_dir, resolve
 from pagoda_engine.source.fetch import fetch
 from pagoda_engine.source.inspection import facts
 from pagoda_engine.source.uri import HfUri, PypiUri, Uri, is_uri, parse
 
-__all__ = ["HfUri", "PypiUri", "Uri", "default_download_dir", "facts", "fetch", "is_uri", "parse", "resolve"]
+__all__ = ["Access", "HfUri", "PypiUri", "Uri", "default_download_dir", "facts", "fetch", "is_uri", "parse", "resolve"]

@@ -20,12 +20,14 @@ import httpx
 from huggingface_hub import constants, get_token, hf_hub_url
 
 from pagoda_engine.errors import AccessDenied, FetchFailed, ModelCorrupt, ModelNotFound, PagodaError
+from pagoda_engine.source import gguf
+from pagoda_engine.source.access import Access
 from pagoda_engine.source.blob import Blob, download_blob
 from pagoda_engine.source.cache import Manifest, Slot, disk_errors, require_space
 from pagoda_engine.source.meter import Meter, OnProgress
 from pagoda_engine.source.selection import INDEX, Selection, select
 from pagoda_engine.source.uri import HfUri
-from pagoda_engine.source.web import Patience, Web, redact, refusal
+from pagoda_engine.source.web import Web, redact, refusal
 
 _CONNECTIONS: Final = 4
 
@@ -40,18 +42,19 @@ class Repository:
         self.blobs = blobs
 
     @classmethod
-    def open(cls, uri: HfUri, token: str | None, patience: Patience | None) -> Repository:
+    def open(cls, access: Access, uri: HfUri) -> Repository:
         """Look a repository up. Raises AccessDenied, ModelNotFound or FetchFailed, each with the fix."""
         if constants.HF_HUB_OFFLINE:
             raise FetchFailed(f"HF_HUB_OFFLINE is set, so {uri} can't be fetched; unset it")
-        token = token or get_token()
+        hub = (access.hub or constants.ENDPOINT).rstrip("/")
+        token = access.token or get_token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        web = Web(patience, headers, lambda response: _refusal(response, uri, bool(token)))
-        url = f"{constants.ENDPOINT}/api/models/{uri.repo}/revision/{quote(uri.revision, safe='')}?blobs=true"
+        web = Web(access.patience, headers, lambda response: _refusal(response, hub, uri, bool(token)))
+        url = f"{hub}/api/models/{uri.repo}/revision/{quote(uri.revision, safe='')}?blobs=true"
         try:
             document = json.loads(web.get(url, accept="application/json").body)
             commit = str(document["sha"])
-            blobs = [_blob(uri.repo, commit, file) for file in document["siblings"]]
+            blobs = [_blob(hub, uri.repo, commit, file) for file in document["siblings"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FetchFailed(f"{redact(url)} is no hub's answer ({error!r}); check HF_ENDPOINT") from error
         return cls(web, uri, commit, {blob.name: blob for blob in blobs})
@@ -67,11 +70,9 @@ class Repository:
         return select(str(self.uri), sizes, self.uri.file, index)
 
 
-def fetch_repository(
-    uri: HfUri, slot: Slot, on_progress: OnProgress, *, token: str | None, patience: Patience | None
-) -> Path:
+def fetch_repository(access: Access, uri: HfUri, slot: Slot, on_progress: OnProgress) -> Path:
     """Fetch what the engine needs of a repository, check it, and publish it. The caller holds the slot's lock."""
-    repository = Repository.open(uri, token, patience)
+    repository = Repository.open(access, uri)
     with repository.web:
         selection = repository.selection()
         ready = slot.partial / repository.commit
@@ -82,6 +83,9 @@ def fetch_repository(
                     shutil.rmtree(other)  # what a pull of an earlier commit left
         blobs = [repository.blobs[name] for name in selection.files]
         _download_all(repository.web, blobs, ready, slot.root, on_progress)
+    if selection.model:
+        with (ready / selection.model).open("rb") as file:
+            gguf.read_header(file, (ready / selection.model).stat().st_size)
     files = {path.name: path.stat().st_size for path in ready.iterdir()}
     return slot.publish(ready, Manifest(str(uri), repository.commit, selection.model, files))
 
@@ -130,11 +134,11 @@ class _StoppableMeter(Meter):
         super().add(count)
 
 
-def _blob(repo: str, commit: str, file: Mapping[str, Any]) -> Blob:
+def _blob(hub: str, repo: str, commit: str, file: Mapping[str, Any]) -> Blob:
     """A file as `?blobs=true` lists it: large ones with their SHA-256, all with the name that git gives them."""
     name, lfs = str(file["rfilename"]), file.get("lfs") or {}
     return Blob(
-        url=hf_hub_url(repo, name, revision=commit),
+        url=hf_hub_url(repo, name, revision=commit, endpoint=hub),
         name=name,
         size=int(lfs["size"] if "size" in lfs else file["size"]),
         sha256=str(lfs.get("sha256", "")),
@@ -142,10 +146,10 @@ def _blob(repo: str, commit: str, file: Mapping[str, Any]) -> Blob:
     )
 
 
-def _refusal(response: httpx.Response, uri: HfUri, has_token: bool) -> PagodaError:
+def _refusal(response: httpx.Response, hub: str, uri: HfUri, has_token: bool) -> PagodaError:
     """The hub's refusals, told apart by its own error codes (huggingface_hub's `hf_raise_for_status`)."""
     code = response.headers.get("X-Error-Code", "")
-    page = f"{constants.ENDPOINT}/{uri.repo}"
+    page = f"{hub}/{uri.repo}"
     if code == "GatedRepo":
         step = "with the account of HF_TOKEN" if has_token else "and set HF_TOKEN (spec.model.tokenSecret)"
         return AccessDenied(f"{uri} is gated; accept its terms at {page} {step}")
@@ -159,5 +163,5 @@ def _refusal(response: httpx.Response, uri: HfUri, has_token: bool) -> PagodaErr
         # Without a token a hub answers 401 for what is private and for what does not exist alike.
         return AccessDenied(f"{uri} does not exist or is private; check {page}, or set HF_TOKEN")
     if response.status_code == 404:
-        return ModelNotFound(f"there is no repository {uri.repo!r} at {constants.ENDPOINT}; check {page}")
+        return ModelNotFound(f"there is no repository {uri.repo!r} at {hub}; check {page}")
     return refusal(response)

@@ -16,6 +16,7 @@ from typing import IO, Final
 from pagoda_engine.contract import ModelFacts
 from pagoda_engine.errors import FetchFailed, ModelNotFound
 from pagoda_engine.source import gguf, safetensors
+from pagoda_engine.source.access import Access
 from pagoda_engine.source.blob import Blob, download_blob
 from pagoda_engine.source.cache import local_model
 from pagoda_engine.source.config_facts import config_facts
@@ -25,14 +26,14 @@ from pagoda_engine.source.package_index import find_wheel
 from pagoda_engine.source.remote_file import open_remote
 from pagoda_engine.source.selection import CONFIG, INDEX, select
 from pagoda_engine.source.uri import HfUri, PypiUri, is_uri, parse
-from pagoda_engine.source.web import Patience, Web
+from pagoda_engine.source.web import Web
 from pagoda_engine.source.wheel import open_wheel
 
 _CONNECTIONS: Final = 8
 
 
-def facts(model: str, token: str | None = None, *, patience: Patience | None = None) -> ModelFacts:
-    """Facts of a URI, a model folder or a .gguf file. `token` is the hub's, else HF_TOKEN's.
+def facts(model: str, access: Access | None = None) -> ModelFacts:
+    """Facts of a URI, a model folder or a .gguf file.
 
     Raises ModelNotFound, ModelCorrupt, ModelUnsupported, AccessDenied or FetchFailed.
     """
@@ -43,8 +44,8 @@ def facts(model: str, token: str | None = None, *, patience: Patience | None = N
     except ValueError as error:
         raise ModelNotFound(str(error)) from None
     if isinstance(uri, HfUri):
-        return _hub(uri, token, patience)
-    return _wheel(uri, patience)
+        return _hub(uri, access or Access())
+    return _wheel(uri, access or Access())
 
 
 def _local(model: str) -> ModelFacts:
@@ -65,10 +66,10 @@ def _local(model: str) -> ModelFacts:
     return config_facts(model, (path / CONFIG).read_bytes(), tensors, size)
 
 
-def _hub(uri: HfUri, token: str | None, patience: Patience | None) -> ModelFacts:
+def _hub(uri: HfUri, access: Access) -> ModelFacts:
     from pagoda_engine.source.hub import Repository  # huggingface_hub takes a while to import
 
-    repository = Repository.open(uri, token, patience)
+    repository = Repository.open(access, uri)
     with repository.web as web:
         selection = repository.selection()
         size = sum(repository.blobs[name].size or 0 for name in selection.files)
@@ -93,9 +94,9 @@ def _ranged(web: Web, blob: Blob) -> IO[bytes]:
     return file
 
 
-def _wheel(uri: PypiUri, patience: Patience | None) -> ModelFacts:
-    with Web(patience) as web, tempfile.TemporaryDirectory(prefix="pagoda-inspect-") as folder:
-        wheel = find_wheel(web, uri)
+def _wheel(uri: PypiUri, access: Access) -> ModelFacts:
+    with Web(access.patience) as web, tempfile.TemporaryDirectory(prefix="pagoda-inspect-") as folder:
+        wheel = find_wheel(web, uri, access.index)
         file: IO[bytes] | None = open_remote(web, wheel.url)
         if file is None:
             path = Path(folder, "wheel")

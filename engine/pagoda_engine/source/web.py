@@ -23,7 +23,6 @@ import httpx
 
 from pagoda_engine.errors import AccessDenied, FetchFailed, ModelNotFound, PagodaError
 
-_CHUNK: Final = 1 << 20
 _TIMEOUT: Final = httpx.Timeout(30.0, read=60.0)
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that another try may cure
 
@@ -97,11 +96,11 @@ class Web:
 
     def __init__(
         self,
-        patience: Patience | None = None,
+        patience: Patience,
         headers: Mapping[str, str] | None = None,
         refuse: Callable[[httpx.Response], PagodaError] = refusal,
     ) -> None:
-        self.patience = patience or Patience()
+        self.patience = patience
         self._refuse = refuse
         self._client = httpx.Client(
             verify=_trust(),
@@ -181,7 +180,7 @@ class Web:
                 have = 0
             if response.status_code == 416:  # the file had more than the server has: from the start, then
                 raise _Passing("the server can't resume this download")
-            for chunk in response.iter_raw(_CHUNK):
+            for chunk in response.iter_raw():  # as it comes in: what is held back to fill a chunk is lost with the line
                 file.write(chunk)
                 file.flush()  # so that a killed process leaves what it fetched
                 have += len(chunk)

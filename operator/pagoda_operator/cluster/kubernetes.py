@@ -98,9 +98,9 @@ class KubernetesCluster:
             page = await self._call(
                 "list", resource, "GET", path, {**query, "continue": token} if token else query, accept=accept
             )
-            # Items of a list carry no type of their own, or that of the metadata envelope.
+            # Items of a list carry no type of their own, or that of the metadata envelope; an empty one may be null.
             kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-            objects += [{**item, **kind} for item in page["items"]]
+            objects += [{**item, **kind} for item in page["items"] or ()]
             token = page["metadata"].get("continue", "")
             if not token:
                 return objects
@@ -216,10 +216,14 @@ def error_of(status: int, answer: bytes, retry_after: str | None = None) -> Clus
         document = json.loads(answer)
     if isinstance(document, dict) and document.get("kind") == "Status":
         message, reason = document.get("message") or f"HTTP {status}", document.get("reason", "")
+        causes = (document.get("details") or {}).get("causes") or []
     else:
-        message, reason = f"HTTP {status}: {answer[:200].decode(errors='replace')}", ""
+        message, reason, causes = f"HTTP {status}: {answer[:200].decode(errors='replace')}", "", []
     if status == 409 and reason == "AlreadyExists":
         return AlreadyExists(message, status=status)
+    if status == 422 and any(cause.get("field") == "metadata.uid" for cause in causes):
+        # A patch's uid is no precondition to validation but a field like others, which can't be changed.
+        return Conflict(message, status=status)
     if status in _BY_STATUS:
         return _BY_STATUS[status](message, status=status)
     if status in (401, 408, 429) or not 400 <= status < 500:

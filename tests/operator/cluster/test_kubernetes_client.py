@@ -119,6 +119,11 @@ async def test_a_list_of_metadata_asks_for_nothing_more(server, cluster):
     assert accepted.startswith("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
 
 
+async def test_an_empty_list_of_metadata_is_null_on_the_wire(server, cluster):
+    server.say(200, {"metadata": {}, "items": None})
+    assert await cluster.list(POD, metadata_only=True) == []
+
+
 async def test_a_list_whose_pages_expire_is_read_in_one_piece(server, cluster):
     server.say(200, {"metadata": {"continue": "t"}, "items": [{"metadata": {"name": "one"}}]})
     server.refuse(410, "Expired")

@@ -53,6 +53,15 @@ def test_a_taken_name_is_told_from_a_lost_race():
     assert type(error_of(409, status(409, "Conflict"))) is errors.Conflict
 
 
+def test_another_uid_is_another_object_and_no_mistake_in_the_spec():
+    """The API server answers an apply for an object that was replaced meanwhile by 422, not by 409."""
+    causes = [{"reason": "FieldValueInvalid", "field": "metadata.uid"}, {"reason": "x", "field": "spec.selector"}]
+    answer = {"kind": "Status", "reason": "Invalid", "message": "field is immutable", "details": {"causes": causes}}
+    assert type(error_of(422, json.dumps(answer).encode())) is errors.Conflict
+    answer["details"]["causes"].pop(0)
+    assert type(error_of(422, json.dumps(answer).encode())) is errors.Invalid
+
+
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), (None, None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
 def test_the_server_says_how_long_to_wait(header, seconds):
     assert error_of(429, b"", header).retry_after == seconds

@@ -4,15 +4,15 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+DOCKER ?= docker
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pagoda
 QUESTION ?= What is the capital of France?
-SOURCES := operator engine tests e2e
 
-.PHONY: help setup demo test test-full e2e check format lint types imports lock crd golden docs image chart clean
+.PHONY: help setup demo test e2e check format lint types imports lock crd docs image chart clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,16 @@ LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-e
 crd: $(STAMP) ## Write the CRD from the API's models
 	$(BIN)/python -m pagoda_operator.api.crd
 	$(BIN)/python -m pagoda_operator.api.crd charts/pagoda/files
+
+docs: $(STAMP) ## Write the generated tables of the documentation anew
+	$(BIN)/python tests/docs/tables.py
+
+image: ## Build the two images, operator and engine
+	$(DOCKER) build --target operator -t pagoda-operator:$(VERSION) .
+	$(DOCKER) build --target engine -t pagoda-engine:$(VERSION) .
+
+chart: ## Package the Helm chart into dist/
+	helm package charts/pagoda --destination dist
 
 clean: ## Remove what the targets made in this folder (the user's cache stays)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

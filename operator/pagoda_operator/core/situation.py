@@ -53,7 +53,7 @@ class Situation:
     @property
     def rolling(self) -> bool:
         """Whether replicas of a former spec are left, or may be."""
-        if self.deployment is None:
+        if self.deployment is None or self.replicas == 0:
             return False
         if self.outdated or self._count("updatedReplicas") < self.replicas:
             return True

@@ -88,6 +88,8 @@ class Cluster:
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
+            # The GPUs that nodes claim to have are labels: where this machine has some, pods don't use them.
+            "CUDA_VISIBLE_DEVICES": "",
             "KUBERNETES_SERVICE_HOST": self.network.gateway,
             "KUBERNETES_SERVICE_PORT": str(self.control_plane.port),
             "KUBERNETES_SERVICE_PORT_HTTPS": str(self.control_plane.port),

@@ -6,19 +6,25 @@ Where something that the harness needs can't be had, every scenario is skipped w
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
-from e2e import binaries, cluster, machine, network
+from e2e import binaries, cluster, diagnosis, machine, network, tiny_model
+from e2e.hub import ModelHub
 from e2e.nodes import H100, Machine
+from e2e.release import Release, namespace
 from e2e.resources import MemoryMeter, descendants
+from e2e.services import Services
 
 NODES = (Machine("cpu-1"), Machine("gpu-1", gpu=H100, gpus=8))
 
 METER = pytest.StashKey[MemoryMeter]()
 STARTED = pytest.StashKey[float]()
+INSTALLED = pytest.StashKey[float]()
+FAILED = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,6 +62,50 @@ def bare_cluster(programs: binaries.Binaries, request: pytest.FixtureRequest) ->
         running.close()
 
 
+@pytest.fixture(scope="session")
+def hub(bare_cluster: cluster.Cluster) -> Iterator[ModelHub]:
+    """A Hugging Face hub that pods can reach, with one tiny random model."""
+    folder = bare_cluster.folder / "hub"
+    tiny_model.write(folder / "tests" / "tiny")
+    with ModelHub(folder, host=bare_cluster.network.gateway) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def release(bare_cluster: cluster.Cluster, hub: ModelHub, request: pytest.FixtureRequest) -> Release:
+    """Pagoda, installed by its chart."""
+    start = time.monotonic()
+    installed = Release(bare_cluster, hub.url)
+    installed.install()
+    request.config.stash[INSTALLED] = time.monotonic() - start
+    return installed
+
+
+@pytest.fixture
+def services(bare_cluster: cluster.Cluster, release: Release, request: pytest.FixtureRequest) -> Iterator[Services]:
+    """A namespace of the test's own, under the `restricted` Pod Security Standard.
+
+    It goes with all that is in it, while the next test runs already.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_"))[:50].strip("-")
+    bare_cluster.apply(namespace(name))
+    yield Services(bare_cluster, name)
+    if request.node.stash.get(FAILED, False):
+        for title, text in diagnosis.sections(bare_cluster, name, release):
+            print(f"--- {title}\n{text}\n")
+    bare_cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run that leaves something behind has failed, whatever its tests say."""
     left = [f"process {p.pid}: {' '.join(p.cmdline())[:120]}" for p in descendants() if p.is_running()]
@@ -70,6 +120,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     peak = config.stash[METER].peak / 2**30
     started = config.stash.get(STARTED, None)
     lines = [] if started is None else [f"control plane and nodes ready in {started:.1f} s"]
+    if (seconds := config.stash.get(INSTALLED, None)) is not None:
+        lines.append(f"chart installed and operator ready in {seconds:.1f} s")
     reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
     lines += [f"{report.duration:6.1f} s  {report.nodeid}" for report in reports if report.when == "call"]
     terminalreporter.section("e2e: time and memory")

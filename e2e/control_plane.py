@@ -7,7 +7,6 @@ request ends in an audit log.
 
 from __future__ import annotations
 
-import json
 import secrets
 import ssl
 import subprocess
@@ -185,9 +184,3 @@ class ControlPlane:
                 return str(answer.read().decode())
         except (urllib.error.URLError, OSError):
             return None
-
-
-def audit_events(log: Path) -> list[dict[str, object]]:
-    """The requests that were answered so far, in the order of their ends."""
-    lines = log.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,69 @@
+"""Pagoda in the cluster: the chart as a user installs it, in values that suit a machine without a registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from e2e.api import Object
+from e2e.cluster import Cluster
+
+CHART = Path(__file__).parent.parent / "charts" / "pagoda"
+NAMESPACE = "pagoda-system"
+NAME = "pagoda"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+DRAIN_DELAY = 3
+"""Seconds; kube-proxy's part is done in one hop here, so endpoints are forgotten sooner than in a big cluster."""
+
+
+class Release:
+    """The release, installed by `install`; its operator runs as a pod with the chart's own ServiceAccount."""
+
+    def __init__(self, cluster: Cluster, hub: str) -> None:
+        self._cluster = cluster
+        self._hub = hub
+
+    @property
+    def user(self) -> str:
+        """The operator's name to the API server."""
+        return f"system:serviceaccount:{NAMESPACE}:{NAME}"
+
+    def values(self) -> Object:
+        proxy = [
+            {"name": "HTTPS_PROXY", "value": self._cluster.egress.url},
+            {"name": "NO_PROXY", "value": f"{self._cluster.network.gateway},127.0.0.1,localhost"},
+        ]
+        return {
+            "engine": {"env": proxy, "drainDelay": DRAIN_DELAY, "shutdownTimeout": 30},
+            "env": proxy,
+            "hfEndpoint": self._hub,
+            "prometheusAddress": "http://prometheus.monitoring:9090",
+        }
+
+    def install(self) -> None:
+        """`helm upgrade --install`, then wait for the operator."""
+        self._cluster.apply(namespace(NAMESPACE))
+        values = self._cluster.folder / "values.yaml"
+        values.write_text(yaml.safe_dump(self.values()))
+        self._cluster.helm("upgrade", "--install", NAME, str(CHART), "-n", NAMESPACE, "-f", str(values))
+        self._cluster.kubectl("rollout", "status", f"deployment/{NAME}", "-n", NAMESPACE, "--timeout=120s")
+
+    def scale(self, replicas: int) -> None:
+        """Run so many operators, and wait until it is so."""
+        self._cluster.kubectl("scale", "deployment", NAME, "-n", NAMESPACE, f"--replicas={replicas}")
+        if replicas:
+            self._cluster.kubectl("rollout", "status", f"deployment/{NAME}", "-n", NAMESPACE, "--timeout=120s")
+        else:
+            self._cluster.eventually(lambda: not self.pods(), "no operator runs")
+
+    def pods(self) -> list[Object]:
+        return self._cluster.list("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
+
+    def log(self) -> str:
+        """Of all operator pods so far, the oldest first."""
+        return "".join(record.log("operator") for record in self._cluster.records(NAMESPACE))
+
+
+def namespace(name: str) -> Object:
+    """A namespace in which the API server admits only pods of the `restricted` Pod Security Standard."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}

@@ -1,0 +1,84 @@
+"""What can't work is said in the status, in words that help; what is broken never stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from e2e.nodes import Gpu, Machine
+from e2e.services import Services, service
+
+from pagoda_engine.contract import ExitCode
+
+SMALL = Machine("gpu-small", gpu=Gpu("NVIDIA-T400", 2048), gpus=1)
+DRAINED = Machine("drained", labels={"pool": "drained"})
+
+
+def on(node: Machine) -> dict[str, str]:
+    return {"kubernetes.io/hostname": node.name}
+
+
+def test_an_engine_that_dies_at_start_leaves_its_last_words(services: Services) -> None:
+    """status.lastFailure has the exit code, the reason that it stands for, and what the engine said."""
+    services.cluster.apply(service("tiny", services.namespace, engine={"extraArgs": ["--no-such-flag"]}))
+    failure = services.cluster.eventually(lambda: services.status("tiny").get("lastFailure"), "a failure", seconds=120)
+    assert failure["exitCode"] == ExitCode.USAGE
+    assert failure["reason"] == ExitCode.USAGE.reason
+    assert "--no-such-flag" in failure["message"]
+    assert failure["pod"] in [pod["metadata"]["name"] for pod in services.pods("tiny")]
+    assert services.condition("tiny", "Ready")["status"] == "False"
+
+
+def test_a_model_that_does_not_exist_is_said_so(services: Services) -> None:
+    """No pod is made for a model that the hub does not know."""
+    services.cluster.apply(service("absent", services.namespace, uri="hf://tests/absent"))
+    condition = services.wait("absent", "Planned", "False", seconds=60)
+    assert condition["reason"] == "ModelUnreadable"
+    assert "hf://tests/absent does not exist" in condition["message"]
+    assert services.pods("absent") == []
+
+
+@pytest.fixture
+def small_gpu(services: Services) -> Iterator[Machine]:
+    services.cluster.add_node(SMALL)
+    yield SMALL
+    services.cluster.remove_node(SMALL.name)
+
+
+def test_a_model_that_fits_no_node_gets_its_arithmetic(services: Services, small_gpu: Machine) -> None:
+    """Planned=False with the numbers, and no pod that would crash in a loop."""
+    engine = {"gpuMemoryUtilization": 0.05}
+    services.cluster.apply(
+        service("big", services.namespace, accelerator="gpu", engine=engine, nodeSelector=on(small_gpu))
+    )
+    condition = services.wait("big", "Planned", "False", seconds=60)
+    assert condition["reason"] == "DoesNotFit", condition
+    rejected = "\n".join(services.status("big")["rejected"])
+    assert "T400" in rejected
+    assert "MiB" in rejected or "GiB" in rejected, f"the arithmetic is there to be checked: {rejected}"
+    assert services.pods("big") == []
+
+
+@pytest.fixture
+def drained(services: Services) -> Iterator[Machine]:
+    services.cluster.add_node(DRAINED)
+    yield DRAINED
+    services.cluster.remove_node(DRAINED.name)
+
+
+def test_a_drain_is_never_blocked(services: Services, drained: Machine) -> None:
+    """One node holds a healthy single replica and two that never become ready: `kubectl drain` empties it."""
+    cluster, place = services.cluster, ("-n", services.namespace)
+    broken = {"extraArgs": ["--no-such-flag"]}
+    cluster.apply(
+        service("healthy", services.namespace, nodeSelector=on(drained)),
+        service("broken", services.namespace, replicas=2, engine=broken, nodeSelector=on(drained)),
+    )
+    services.wait_ready("healthy")
+    cluster.eventually(lambda: services.status("broken").get("lastFailure"), "the broken one has failed")
+    budgets = cluster.list("poddisruptionbudgets", *place)
+    assert {b["spec"]["unhealthyPodEvictionPolicy"] for b in budgets} == {"AlwaysAllow"}
+    cluster.kubectl(
+        "drain", drained.name, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s", seconds=120
+    )
+    assert [p for p in cluster.list("pods", *place) if p["spec"].get("nodeName") == drained.name] == []

@@ -182,7 +182,7 @@ class KubernetesCluster:
             answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._on_call(verb, resource, 0)
-            raise Unavailable(f"no answer from the API server: {error or type(error).__name__}") from error
+            raise Unavailable(f"no answer from the API server: {str(error) or type(error).__name__}") from error
         self._on_call(verb, resource, response.status)
         return response.status, answer, response.headers.get("Retry-After")
 

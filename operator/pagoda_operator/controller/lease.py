@@ -84,7 +84,7 @@ class LeaseElector:
             async with asyncio.timeout(max(timeout, 0.0)):
                 return await self._take_or_renew()
         except (ClusterError, TimeoutError) as error:
-            logger.warning("lease %s/%s: %s", self._namespace, self._name, error or "no answer in time")
+            logger.warning("lease %s/%s: %s", self._namespace, self._name, str(error) or "no answer in time")
             return False
 
     async def _take_or_renew(self) -> bool:

@@ -83,7 +83,8 @@ class Reconciler:
                 break
             plan = self._plan(service)
         await self._report(service, plan)
-        delays = (plan.requeue_after, self._writer.retry_after(key), self._models.retry_after(service))
+        model = None if plan.model_uri is None else self._models.retry_after(service)
+        delays = (plan.requeue_after, self._writer.retry_after(key), model)
         return min((delay for delay in delays if delay is not None), default=None)
 
     def _plan(self, service: Object) -> Plan:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,6 +36,8 @@ QUEUE_PAUSE: Final = 15.0
 """Seconds between two publications for the sake of a percentage, of a queue that fills or empties, of other numbers."""
 
 ANSWER_LIMIT: Final = 4 << 20
+DOCUMENT_LIMIT: Final = 16 << 10
+"""Bytes that are read of an answer; bytes that a progress document may have."""
 
 Fetch = Callable[[str], Awaitable[tuple[int, bytes]]]
 """GET a URL: status and body. Raises OSError, TimeoutError or aiohttp.ClientError where there is no answer."""
@@ -69,13 +73,28 @@ def _load(reports: Reports) -> tuple[int, int]:
 
 
 def gauge(text: str, name: str) -> int | None:
-    """The sum of a gauge over its labels in Prometheus' text format, or None where it is not there."""
-    values = [
-        float(line.rsplit("}", 1)[-1].removeprefix(name).split()[0])
-        for line in text.splitlines()
-        if line.startswith((f"{name}{{", f"{name} "))
-    ]
-    return round(sum(values)) if values else None
+    """The sum of a gauge over its labels in Prometheus' text format, or None where it has no finite value.
+
+    Raises ValueError on a value that is no number.
+    """
+    values = [float(value) for value in re.findall(rf"^{re.escape(name)}(?:{{.*}})?[ \t]+(\S+)", text, re.MULTILINE)]
+    finite = [value for value in values if math.isfinite(value)]
+    return round(sum(finite)) if finite else None
+
+
+def progress(body: bytes) -> Progress:
+    """The document of /ready, checked, since any image can answer there. Raises ValueError."""
+    if len(body) > DOCUMENT_LIMIT:
+        raise ValueError(f"{len(body)} bytes are no progress document")
+    document = Progress.from_json(body)
+    numbers = (document.percent, document.bytes_done, document.bytes_total, document.eta_seconds)
+    if not all(number is None or _is_number(number) for number in numbers) or not isinstance(document.message, str):
+        raise ValueError(f"not a progress document: {body[:80]!r}")
+    return document
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(slots=True)
@@ -162,8 +181,8 @@ class Scraper:
                         state.report = _serving(body)
                 else:
                     _, body = await fetch(url + READY_PATH)
-                    state.report = PodReport(progress=Progress.from_json(body))
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                    state.report = PodReport(progress=progress(body))
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
                 # Between two containers, or another engine's image: the last answer stands.
                 logger.debug("no report of pod %s: %s", pod["metadata"]["name"], error)
 

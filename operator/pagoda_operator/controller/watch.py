@@ -40,7 +40,7 @@ class KopfSource:
 
     async def run(self, resources: Sequence[Resource], sink: Sink) -> None:
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
+        ended: asyncio.Future[WatchFailed] = loop.create_future()
         stop = threading.Event()
 
         def deliver(event: WatchEvent) -> None:
@@ -49,18 +49,18 @@ class KopfSource:
                 loop.call_soon_threadsafe(sink, event)
 
         def work() -> None:
-            error: Exception | None = None
+            failure = WatchFailed("the watch layer ended")
             try:
                 asyncio.run(self._operate(resources, deliver, stop))
-            except Exception as caught:
-                error = caught
-            loop.call_soon_threadsafe(_finish, ended, error)
+            except Exception as error:
+                failure = WatchFailed(f"the watch layer ended: {error}")
+                failure.__cause__ = error
+            loop.call_soon_threadsafe(ended.set_result, failure)
 
         thread = threading.Thread(target=work, name="watch", daemon=True)
         thread.start()
         try:
-            await asyncio.shield(ended)
-            raise WatchFailed("the watch layer ended without being asked to")
+            raise await asyncio.shield(ended)
         finally:
             stop.set()
             await asyncio.wait([ended])
@@ -94,15 +94,6 @@ class KopfSource:
             trust_env=True,
             expiration=datetime.datetime.now(datetime.UTC) + CREDENTIALS_LIFE,
         )
-
-
-def _finish(ended: asyncio.Future[None], error: Exception | None) -> None:
-    if ended.done():
-        return
-    if error is None:
-        ended.set_result(None)
-    else:
-        ended.set_exception(error)
 
 
 def _handler(resource: Resource, sink: Sink) -> Any:

@@ -20,6 +20,7 @@ from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import resource_of, resource_of_kind
 from pagoda_operator.controller.ownership import ServiceKey, controls, holder, key_of
 from pagoda_operator.controller.store import Store
+from pagoda_operator.controller.trim import trim
 from pagoda_operator.core.plan import ObjectRef
 
 logger = logging.getLogger(__name__)
@@ -99,8 +100,9 @@ class ChildWriter:
             foreign = isinstance(refusal, _Foreign)
             return self._obstruct(key, child, Obstacle(refusal.message, foreign, wish, _generation(service), retry_at))
         self._obstacles.get(key, {}).pop(child, None)
-        self._store.put(resource_of(desired), written)
-        self._settled.setdefault(key, {})[child] = (wish, _digest(_shape(written)))
+        resource = resource_of(desired)
+        self._store.put(resource, written)
+        self._settled.setdefault(key, {})[child] = (wish, _digest(_shape(trim(resource, written))))
         logger.info("applied %s %s", *child, extra={"service": str(key)})
         return True
 

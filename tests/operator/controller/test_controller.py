@@ -220,6 +220,41 @@ def test_a_refusal_is_told_in_the_servers_words_and_tried_again_slowly(virtual, 
     virtual(scenario())
 
 
+class Opinionated:
+    """A cluster whose admission always wants five replicas."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+
+    def __getattr__(self, name):
+        return getattr(self.cluster, name)
+
+    async def apply(self, resource, obj, *, force):
+        if resource == DEPLOYMENT:
+            obj = obj | {"spec": obj["spec"] | {"replicas": 5}}
+        return await self.cluster.apply(resource, obj, force=force)
+
+
+def test_a_server_that_wants_it_otherwise_is_not_fought(virtual, recording):
+    """One write says what we want; if the answer is another object, saying it again is only noise."""
+
+    async def scenario():
+        cluster = recording(Opinionated(MemoryCluster()))
+        async with running(cluster):
+            await cluster.cluster.create(INFERENCE_SERVICE, qwen())
+            await asyncio.sleep(3600)
+            writes = [write for write in cluster.take_writes() if write[1] == "Deployment"]
+            assert writes == [("apply", "Deployment", "qwen")]
+            # Somebody else's edit is drift like any other, and is answered once.
+            edited = await cluster.cluster.get(DEPLOYMENT, "default", "qwen")
+            edited["spec"]["replicas"] = 7
+            await cluster.cluster.replace(DEPLOYMENT, edited)
+            await asyncio.sleep(3600)
+            assert cluster.take_writes().count(("force", "Deployment", "qwen")) == 1
+
+    virtual(scenario())
+
+
 def test_a_service_that_is_deleted_is_left_to_the_garbage_collector(virtual, recording):
     async def scenario():
         cluster = recording(MemoryCluster())

@@ -8,7 +8,7 @@ from aiohttp import web
 from pagoda_engine.contract import Metric, Progress, Stage
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, POD
 from pagoda_operator.controller.ownership import ServiceKey
-from pagoda_operator.controller.scrape import Scraper, gauge, worth_telling
+from pagoda_operator.controller.scrape import Scraper, gauge, progress, worth_telling
 from pagoda_operator.controller.store import Store
 from pagoda_operator.core.facts import PodReport
 
@@ -57,6 +57,33 @@ def test_a_gauge_is_summed_over_its_labels_and_no_other_metric_is_taken_for_it()
     assert gauge(text, Metric.WAITING) == 7
     assert gauge(text, Metric.RUNNING) == 2
     assert gauge(text, "vllm:none") is None
+    assert gauge(f"{Metric.RUNNING} NaN\n{Metric.RUNNING} +Inf\n{Metric.RUNNING}\n", Metric.RUNNING) is None
+    with pytest.raises(ValueError, match="many"):
+        gauge(f"{Metric.RUNNING} many", Metric.RUNNING)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"stage": "dancing"}',
+        b'{"stage": []}',
+        b'{"stage": "ready", "percent": "43"}',
+        b'{"stage": "ready", "percent": true}',
+        b'{"stage": "ready", "percent": NaN}',
+        b'{"stage": "ready", "message": {}}',
+        b'{"stage": "ready", "eta_seconds": 1e999}',
+        b"[" * 10_000,
+        b'{"stage": "ready", "message": "' + b"x" * 20_000 + b'"}',
+    ],
+)
+def test_what_is_no_progress_document_is_refused(body):
+    """A pod may run any image; whatever it answers, the operator goes on."""
+    with pytest.raises((ValueError, RecursionError)):
+        progress(body)
 
 
 @pytest.fixture

@@ -80,6 +80,8 @@ def _engine_container(workload: Workload) -> Object:
     args = ["serve", *workload.engine_args().to_argv(), *engine.extra_args]
     return {
         **_container(workload, ENGINE_CONTAINER, args, [*workload.env, *own]),
+        # Not on the init container, which listens there too: port names are looked up in both, and must be unique.
+        "ports": [{"name": ENGINE_PORT_NAME, "containerPort": workload.port, "protocol": "TCP"}],
         "resources": engine_resources(workload),
         **probes(),
         "volumeMounts": [*_mounts(), {"name": "shm", "mountPath": "/dev/shm"}],
@@ -103,7 +105,6 @@ def _container(workload: Workload, name: str, args: list[str], env: list[Object]
                 *env,
             ]
         ),
-        "ports": [{"name": ENGINE_PORT_NAME, "containerPort": workload.port, "protocol": "TCP"}],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -116,7 +117,7 @@ def _container(workload: Workload, name: str, args: list[str], env: list[Object]
 
 def _merged(env: list[Object]) -> list[Object]:
     """One entry a name, the last one's value in the first one's place: the API server keys this list by name."""
-    return list({variable["name"]: variable for variable in env}.values())
+    return list({variable["name"]: dict(variable) for variable in env}.values())
 
 
 def _scheduling(workload: Workload) -> Object:

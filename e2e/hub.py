@@ -124,7 +124,10 @@ class ModelHub(FileServer):
             return self._resolve(match[1], unquote(match[2]), unquote(match[3]), authorization)
         if match := re.fullmatch(r"/lfs/([^/]+/[^/]+)/[0-9a-f]{64}/(.+)", path):
             file = self.folder / match[1] / unquote(match[2])
-            return Answer(200, file.read_bytes(), {"ETag": f'"{self._names(file)[1]}"'}, is_file=True)
+            # The commit again, for clients that follow a HEAD here: the real place of large files is another host,
+            # to which they don't.
+            headers = {"ETag": f'"{self._names(file)[1]}"', "X-Repo-Commit": self.commit(match[1])}
+            return Answer(200, file.read_bytes(), headers, is_file=True)
         return _refusal(404, "", "no such path")
 
     def _resolve(self, repo: str, revision: str, name: str, authorization: str) -> Answer:

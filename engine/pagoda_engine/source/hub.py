@@ -22,7 +22,7 @@ from huggingface_hub import constants, get_token, hf_hub_url
 from pagoda_engine.errors import AccessDenied, FetchFailed, ModelCorrupt, ModelNotFound, PagodaError
 from pagoda_engine.source import gguf
 from pagoda_engine.source.access import Access
-from pagoda_engine.source.blob import Blob, download_blob
+from pagoda_engine.source.blob import Blob, download_blob, read_blob
 from pagoda_engine.source.cache import Manifest, Slot, disk_errors, require_space
 from pagoda_engine.source.meter import Meter, OnProgress
 from pagoda_engine.source.selection import INDEX, Selection, select
@@ -61,7 +61,7 @@ class Repository:
 
     def read(self, name: str) -> bytes:
         """A small file's bytes."""
-        return self.web.get(self.blobs[name].url).body
+        return read_blob(self.web, self.blobs[name])
 
     def selection(self) -> Selection:
         """The files that the engine needs of this repository."""

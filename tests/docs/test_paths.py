@@ -10,6 +10,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 TREE = re.compile(r"^<!-- tree: (?P<root>\S+) -->\n+(?:```\w*\n)?(?P<lines>(?: *\S.*\n)+?)(?=```|\n|\Z)", re.MULTILINE)
 PATH = re.compile(r"[\w.-]+(/[\w.*-]+)*(\.(py|md|yaml|toml|lock|json|tpl)|/)")
+PLAIN = {"__init__.py", "README.md", "LICENSE"}
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#]+)")
 
 
@@ -36,15 +37,18 @@ def parse(lines: str) -> dict[str, list[str]]:
 
 
 def entries(files: list[str], folder: str) -> set[str]:
-    """What a folder holds and a tree must show: no hidden files, and no `__init__.py`, which says what it is."""
+    """What a folder holds, hidden files apart; folders end with a slash."""
     prefix = "" if folder in (".", "./") else folder.rstrip("/") + "/"
     inside = (name.removeprefix(prefix) for name in files if name.startswith(prefix))
     names = {name.partition("/")[0] + ("/" if "/" in name else "") for name in inside}
-    return {name for name in names if not name.startswith(".") and name != "__init__.py"}
+    return {name for name in names if not name.startswith(".")}
 
 
 def test_trees_are_the_repositorys(document, files):
-    """Each folder that a tree opens shows all that is in it, and nothing else; names may be patterns."""
+    """Each folder that a tree opens shows all that is in it, and nothing else; names may be patterns.
+
+    What says by its name what it is may be left out.
+    """
     text = document.read_text()
     trees = list(TREE.finditer(text))
     assert len(trees) == len(re.findall(r"^<!-- tree: ", text, re.MULTILINE)), "a tree's mark has no block below it"
@@ -53,7 +57,7 @@ def test_trees_are_the_repositorys(document, files):
             place = folder if match["root"] == "." else f"{match['root'].rstrip('/')}/{folder}"
             real = entries(files, place or ".")
             wanted = [name for name in shown if not name.startswith(".")]
-            missing = {name for name in real if not any(fnmatch.fnmatch(name, pattern) for pattern in wanted)}
+            missing = {name for name in real - PLAIN if not any(fnmatch.fnmatch(name, pattern) for pattern in wanted)}
             invented = {pattern for pattern in wanted if not fnmatch.filter(real, pattern)}
             assert not missing, f"the tree of {place or 'the repository'} lacks {sorted(missing)}"
             assert not invented, f"the tree of {place or 'the repository'} shows {sorted(invented)}, which is not there"

@@ -9,7 +9,7 @@ from pagoda_operator.api.status import Failure
 from pagoda_operator.builders.pvc import unheeded
 from pagoda_operator.core.children import scaler_kind
 from pagoda_operator.core.conditions import Finding, no, unknown, yes
-from pagoda_operator.core.pods import FIXES, model_complete, present_problem
+from pagoda_operator.core.pods import FIXES, model_complete
 from pagoda_operator.core.situation import Situation
 
 
@@ -52,7 +52,7 @@ def _workload_ready(situation: Situation) -> Finding:
         if spec.replicas == 0:
             return yes("ScaledToZero", "no replica is wanted, and none runs")
         return yes("AllReplicasReady", f"{_count(ready)} ready")
-    if problem := present_problem(situation.pods_of_model):
+    if problem := situation.problem:
         return no(problem.reason, f"pod {problem.pod}: {_with_fix(problem)}")
     if progress := situation.progress:
         return no(_stage_reason(progress.stage), f"{ready} of {spec.replicas} replicas ready; {progress}")
@@ -80,7 +80,7 @@ def model_cached(situation: Situation) -> Finding:
     claim, pods = situation.claim, situation.pods_of_model
     if any(model_complete(pod) for pod in pods):
         return yes("Cached", _cached_message(situation))
-    if (problem := present_problem(pods)) is not None and problem.exit_code is not None:
+    if (problem := situation.problem) is not None and problem.exit_code is not None:
         return no(problem.reason, _with_fix(problem))
     if (progress := situation.progress) is not None and progress.stage is Stage.PULLING:
         return no("Pulling", str(progress))

@@ -39,25 +39,26 @@ LAST_WORDS: Final = 1000
 """Most characters of a container's last words that are kept."""
 
 
-def present_problem(pods: Iterable[Object]) -> Failure | None:
+def present_problem(pods: Iterable[Object], before: Failure | None) -> Failure | None:
     """What keeps a pod from being ready now, the latest of several; None where pods only need time."""
-    found = [problem for pod in pods if not _leaving(pod) and not is_ready(pod) for problem in _problems(pod)]
-    return max(found, key=_recency, default=None)
+    found = [problem for pod in pods if not is_ready(pod) for problem in _problems(pod)]
+    return _as_before(max(found, key=_recency, default=None), before)
 
 
 def last_failure(pods: Iterable[Object], before: Failure | None) -> Failure | None:
     """The latest failure of any pod. A crash is remembered when its pod is gone; what merely waits is not."""
-    found = [problem for pod in pods if not _leaving(pod) for problem in _problems(pod)]
-    latest = max(found, key=_recency, default=None)
-    if before is None:
-        return latest
-    if latest is None:
-        return before if before.exit_code is not None else None
-    if (latest.reason, latest.pod) == (before.reason, before.pod) and latest.exit_code is None:
-        return before  # the kubelet alternates between several wordings of one trouble
-    if before.exit_code is not None and (before.time or "") > (latest.time or ""):
-        return before
-    return latest
+    found = [problem for pod in pods for problem in _problems(pod)]
+    crashed = before if before is not None and before.exit_code is not None else None
+    latest = max((*found, *([crashed] if crashed else [])), key=_recency, default=None)
+    return _as_before(latest, before)
+
+
+def _as_before(problem: Failure | None, before: Failure | None) -> Failure | None:
+    """The problem in the words in which it was told first: the kubelet alternates between several for one trouble, and
+    the scheduler's change with every pod of the cluster."""
+    if problem is None or before is None or problem.exit_code is not None:
+        return problem
+    return before if (problem.reason, problem.pod) == (before.reason, before.pod) else problem
 
 
 def is_ready(pod: Object) -> bool:
@@ -94,6 +95,9 @@ def _leaving(pod: Object) -> bool:
 
 
 def _problems(pod: Object) -> Iterator[Failure]:
+    """What is or was wrong in a pod; a pod that is leaving is past caring."""
+    if _leaving(pod):
+        return
     status = pod.get("status", {})
     name, started = pod["metadata"]["name"], status.get("startTime") or pod["metadata"].get("creationTimestamp")
     for condition in status.get("conditions", []):

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pagoda_engine.contract import Progress
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.spec import Spec
+from pagoda_operator.api.status import Failure
 from pagoda_operator.builders.workload import claim_name
 from pagoda_operator.core.decision import Decision
 from pagoda_operator.core.facts import Facts
-from pagoda_operator.core.pods import runs_model, slowest_progress
+from pagoda_operator.core.pods import present_problem, runs_model, slowest_progress
 from pagoda_operator.core.settings import Settings
 
 
@@ -69,6 +70,17 @@ class Situation:
     @property
     def progress(self) -> Progress | None:
         return slowest_progress(self.pods_of_model, self.facts.reports)
+
+    @property
+    def problem(self) -> Failure | None:
+        """What keeps a pod from being ready now."""
+        return present_problem(self.pods_of_model, self.failure_before)
+
+    @property
+    def failure_before(self) -> Failure | None:
+        """The last failure that was told of."""
+        told = self.before.get("lastFailure")
+        return None if told is None else Failure.model_validate(told)
 
     @property
     def pods_of_model(self) -> tuple[Object, ...]:

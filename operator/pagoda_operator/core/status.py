@@ -7,7 +7,7 @@ import dataclasses
 from pagoda_engine.contract import ModelFacts, Stage
 from pagoda_operator.api.names import SERVICE_LABEL, Object
 from pagoda_operator.api.spec import Spec
-from pagoda_operator.api.status import CacheStatus, Failure, GpuClass, ModelStatus, PlanStatus, QueueStatus, Status
+from pagoda_operator.api.status import CacheStatus, GpuClass, ModelStatus, PlanStatus, QueueStatus, Status
 from pagoda_operator.builders.workload import served_name
 from pagoda_operator.core.conditions import conditions, no
 from pagoda_operator.core.facts import Facts
@@ -20,8 +20,7 @@ from pagoda_operator.planner.placement import Placement
 def status_of(situation: Situation) -> Object:
     """The whole status, as plain values."""
     service, spec, settings = situation.service, situation.spec, situation.settings
-    metadata, before = service["metadata"], situation.before
-    failure = Failure.model_validate(before["lastFailure"]) if "lastFailure" in before else None
+    metadata = service["metadata"]
     return Status(
         observed_generation=metadata.get("generation"),
         conditions=conditions(findings(situation), service, situation.facts.now),
@@ -36,17 +35,18 @@ def status_of(situation: Situation) -> Object:
         rejected=situation.decision.rejected,
         cache=_cache(situation),
         queue=_queue(situation),
-        last_failure=last_failure(situation.facts.pods, failure),
+        last_failure=last_failure(situation.facts.pods, situation.failure_before),
     ).to_object()
 
 
 def refused_status(service: Object, problems: list[str], facts: Facts) -> Object:
     """The status of a service that should never have passed validation: what there was, and why it stands still."""
+    before, generation = service.get("status", {}), service["metadata"].get("generation")
     finding = no("Invalid", "; ".join(problems))
-    found = {"Ready": finding, "Planned": finding}
-    generation = service["metadata"].get("generation")
-    own = Status(observed_generation=generation, conditions=conditions(found, service, facts.now))
-    return {**service.get("status", {}), **own.model_dump(by_alias=True, exclude_unset=True, mode="json")}
+    told = conditions({"Ready": finding, "Planned": finding}, service, facts.now)
+    others = [c for c in before.get("conditions", []) if c["type"] not in ("Ready", "Planned")]
+    own = Status(observed_generation=generation, conditions=told).to_object()
+    return {**before, **own, "conditions": [*own["conditions"], *others]}
 
 
 def _model(spec: Spec, model: ModelFacts | None) -> ModelStatus | None:

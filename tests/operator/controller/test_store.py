@@ -133,3 +133,13 @@ def test_only_what_planning_reads_is_kept(store):
     assert "env" not in store.pods(QWEN)[0]["spec"]["containers"][0]
     store.put(NODE, node())
     assert "images" not in store.nodes()[0]["status"]
+
+
+def test_what_has_been_seen_is_a_version_a_later_one_or_the_end(store):
+    store.put(DEPLOYMENT, child(5))
+    (key,) = store.versions(DEPLOYMENT)
+    assert store.has_seen(key, "uid-qwen", 5)
+    assert not store.has_seen(key, "uid-qwen", 6)
+    store.remove(DEPLOYMENT, child(7))
+    assert store.has_seen(key, "uid-qwen", 6), "its end is later than any of its versions"
+    assert not store.has_seen(key, "another", 8)

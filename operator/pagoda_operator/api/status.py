@@ -5,15 +5,30 @@ Sizes are bytes. Everything is optional, since a status grows as facts come in.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, ValidationError
 
 from pagoda_operator.api.document import Document
 from pagoda_operator.api.names import Object
 
 
-class Condition(Document):
+class Reported(Document):
+    """A part of a status. An operator of another version may have written it: what is unknown is skipped."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    @classmethod
+    def remembered(cls, document: Object | None) -> Self | None:
+        """What an earlier status told, or None where there was nothing or it can't be understood any more: a status is
+        made anew from what is live, so that nothing but a memory is lost."""
+        try:
+            return None if document is None else cls.model_validate(document)
+        except ValidationError:
+            return None
+
+
+class Condition(Reported):
     type: str = Field(description="Ready, Planned, ModelCached, WorkloadReady or ScalingReady.")
     status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
     reason: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", description="Stable CamelCase word for programs.")
@@ -24,13 +39,13 @@ class Condition(Document):
     observed_generation: int | None = Field(default=None, description="Generation of the spec that this speaks of.")
 
 
-class GpuClass(Document):
+class GpuClass(Reported):
     product: str = Field(description="Value of the nodes' label nvidia.com/gpu.product.")
     memory_mib: int = Field(description="Memory of one GPU in MiB.")
     gpus_per_node: int = Field(description="Most allocatable GPUs on one node of the class.")
 
 
-class PlanStatus(Document):
+class PlanStatus(Reported):
     gpu: str = Field(description="What one replica runs on, `2x H100-80GB-HBM3` or `cpu`.")
     gpu_class: GpuClass | None = Field(default=None, description="The class of GPUs that was chosen.")
     tensor_parallel: int = Field(description="GPUs that one replica is spread over.")
@@ -42,7 +57,7 @@ class PlanStatus(Document):
     arithmetic: tuple[str, ...] = Field(default=(), description="How the plan was reckoned, to be checked by hand.")
 
 
-class ModelStatus(Document):
+class ModelStatus(Reported):
     uri: str = Field(description="The URI that these facts were read from.")
     architecture: str = Field(description="The model's architecture.")
     dtype: str = Field(description="Data type of the weights on the device.")
@@ -58,7 +73,7 @@ class ModelStatus(Document):
     parameters: int = Field(default=0, description="Number of weights.")
 
 
-class CacheStatus(Document):
+class CacheStatus(Reported):
     state: str = Field(description="Ready, Pending, or how far the download is, `43%`.")
     bytes: int | None = Field(default=None, description="Bytes downloaded so far.")
     total: int | None = Field(default=None, description="Bytes to download.")
@@ -66,12 +81,12 @@ class CacheStatus(Document):
     eta_seconds: int | None = Field(default=None, description="Estimated seconds until the model is complete.")
 
 
-class QueueStatus(Document):
+class QueueStatus(Reported):
     waiting: int = Field(description="Requests that wait, over all replicas.")
     running: int = Field(description="Requests that run, over all replicas.")
 
 
-class Failure(Document):
+class Failure(Reported):
     reason: str = Field(description="Stable CamelCase word, such as OutOfMemory or ModelNotFound.")
     message: str = Field(description="The last words of the container, or of the kubelet or scheduler.")
     exit_code: int | None = Field(default=None, description="Exit code of the container, where it ended.")
@@ -79,7 +94,7 @@ class Failure(Document):
     time: str | None = Field(default=None, description="When it happened.", json_schema_extra={"format": "date-time"})
 
 
-class Status(Document):
+class Status(Reported):
     observed_generation: int | None = Field(
         default=None, description="Generation of the spec that this status speaks of."
     )

@@ -8,6 +8,8 @@ from typing import Final
 from pagoda_engine.contract import ModelFacts
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.spec import Spec
+from pagoda_operator.api.status import GpuClass as GpuClassStatus
+from pagoda_operator.api.status import ModelStatus
 from pagoda_operator.builders.workload import Workload
 from pagoda_operator.core.conditions import Finding, no, unknown, yes
 from pagoda_operator.core.facts import Facts, ModelUnreadable
@@ -67,11 +69,10 @@ def _known_model(service: Object, spec: Spec, facts: Facts) -> ModelFacts | None
     restarts, changes nothing about a service that was planned."""
     if isinstance(facts.model, ModelFacts):
         return facts.model
-    remembered = service.get("status", {}).get("modelFacts")
-    if remembered is None or remembered["uri"] != spec.model.uri:
+    remembered = ModelStatus.remembered(service.get("status", {}).get("modelFacts"))
+    if remembered is None or remembered.uri != spec.model.uri:
         return None
-    snake = {_snake(key): value for key, value in remembered.items() if key != "uri"}
-    return ModelFacts(**snake)
+    return ModelFacts(**remembered.model_dump(exclude={"uri"}))
 
 
 def _without_model(model: ModelFacts | ModelUnreadable | None) -> Decision:
@@ -85,18 +86,14 @@ def _without_model(model: ModelFacts | ModelUnreadable | None) -> Decision:
 def _current_class(service: Object, spec: Spec, facts: Facts, admitted: tuple[GpuClass, ...]) -> GpuClass | None:
     """The class that the service was planned on, if it may stay there. Where no node of it is left, it stands for a
     node pool that is scaled to zero; where nodes of it are left but none admits the pods, the spec is to blame."""
-    known = service.get("status", {}).get("plan", {}).get("gpuClass")
+    known = GpuClassStatus.remembered(service.get("status", {}).get("plan", {}).get("gpuClass"))
     if known is None:
         return None
-    product = known["product"]
+    product = known.product
     for gpu in admitted:
         if gpu.product == product:
             return gpu
     visible = any(node["metadata"].get("labels", {}).get(PRODUCT_LABEL) == product for node in facts.nodes)
     if visible or spec.node_selector.get(PRODUCT_LABEL, product) != product:
         return None
-    return GpuClass(product, known["memoryMib"], known["gpusPerNode"])
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+    return GpuClass(product, known.memory_mib, known.gpus_per_node)

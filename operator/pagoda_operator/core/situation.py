@@ -79,8 +79,7 @@ class Situation:
     @property
     def failure_before(self) -> Failure | None:
         """The last failure that was told of."""
-        told = self.before.get("lastFailure")
-        return None if told is None else Failure.model_validate(told)
+        return Failure.remembered(self.before.get("lastFailure"))
 
     @property
     def pods_of_model(self) -> tuple[Object, ...]:

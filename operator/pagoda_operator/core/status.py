@@ -57,8 +57,7 @@ def _plan(situation: Situation) -> PlanStatus | None:
     """The plan; while there is none, the one that the live pods were made by."""
     if (workload := situation.decision.workload) is not None:
         return _plan_status(workload.placement)
-    former = situation.before.get("plan")
-    return PlanStatus.model_validate(former) if former is not None and situation.deployment is not None else None
+    return PlanStatus.remembered(situation.before.get("plan")) if situation.deployment is not None else None
 
 
 def _plan_status(placement: Placement) -> PlanStatus:

@@ -57,6 +57,15 @@ def test_a_condition_keeps_its_time_until_its_status_changes(world):
     assert world.condition("Ready")["lastTransitionTime"] > since
 
 
+def test_a_status_of_another_version_is_no_obstacle(world, gpu_node):
+    """What can't be understood is forgotten, and written anew."""
+    world.given(nodes=(gpu_node(),)).run()
+    wanted = world.service["status"]
+    status = {**wanted, "plan": {"gpu": "x"}, "lastFailure": {"why": "x"}, "modelFacts": {"uri": world.uri}, "new": 1}
+    world.service["status"] = status
+    assert world.plan().status == wanted
+
+
 # --- on the way ------------------------------------------------------------------------------------------------------
 
 

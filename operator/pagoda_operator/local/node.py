@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,6 +40,7 @@ class LocalNode:
         self._models = models
         self._environment = environment
         self._addresses = Addresses()
+        self._numbers = count(1)
         self._pods: dict[str, _Pod] = {}
 
     async def run(self) -> NoReturn:
@@ -91,7 +93,8 @@ class LocalNode:
             self._addresses.give_back(ip)
 
     async def _runner(self, pod: Object, ip: str) -> PodRunner:
-        folder = self._folder / pod["metadata"]["name"]
+        # A number and not the pod's name: the engine's unix socket lies below, and its path has 107 bytes at most.
+        folder = self._folder / str(next(self._numbers))
         folder.mkdir(parents=True)
 
         async def tell(status: Object) -> None:

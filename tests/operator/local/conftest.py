@@ -10,12 +10,12 @@ import psutil
 import pytest
 
 # An HTTP server whose answers to /ready and /health can be switched by files in its working directory: `unready` and
-# `sick` make them 503. On SIGTERM it writes `terminated` and leaves with code 0.
+# `sick` make them 503. On SIGTERM it writes `terminated`, answers a little longer, as an engine does, and ends with 0.
 SERVER = """
-import http.server, os, signal, sys
+import http.server, os, signal, sys, threading
 def term(*_):
     open("terminated", "w").close()
-    os._exit(0)
+    threading.Timer(0.3, os._exit, (0,)).start()
 signal.signal(signal.SIGTERM, term)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):

@@ -26,7 +26,7 @@ from typing import Any, Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _LARGE: Final = (".safetensors", ".gguf", ".bin", ".model")  # what a repository's .gitattributes gives to LFS
-_PIECE: Final = 1 << 12
+_PIECE: Final = 1 << 12  # bytes between two looks at the weather
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +208,13 @@ def _refusal(status: int, code: str, message: str) -> Answer:
     return Answer(status, json.dumps({"error": message}).encode(), headers | ({"X-Error-Code": code} if code else {}))
 
 
+def _pace(weather: Weather, count: int) -> None:
+    """Sleep as long as so many bytes take, by the weather of the moment: it may clear up meanwhile."""
+    start = time.monotonic()
+    while time.monotonic() - start < count / weather.bytes_per_second:
+        time.sleep(min(0.02, count / weather.bytes_per_second))
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -296,8 +303,8 @@ class _Handler(BaseHTTPRequestHandler):
         for start in range(0, min(limit, len(body)), _PIECE):
             piece = body[start : min(start + _PIECE, limit)]
             self.wfile.write(piece)
-            if weather and weather.bytes_per_second < float("inf"):  # read each time: the weather may change
-                time.sleep(len(piece) / weather.bytes_per_second)
+            if weather:
+                _pace(weather, len(piece))
         if limit < len(body):
             self.wfile.flush()
             self.close_connection = True

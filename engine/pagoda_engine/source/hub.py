@@ -86,7 +86,7 @@ def fetch_repository(access: Access, uri: HfUri, slot: Slot, on_progress: OnProg
     if selection.model:
         with (ready / selection.model).open("rb") as file:
             gguf.read_header(file, (ready / selection.model).stat().st_size)
-    files = {path.name: path.stat().st_size for path in ready.iterdir()}
+    files = {name: (ready / name).stat().st_size for name in (Path(blob.name).name for blob in blobs)}
     return slot.publish(ready, Manifest(str(uri), repository.commit, selection.model, files))
 
 

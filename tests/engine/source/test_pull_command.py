@@ -60,7 +60,7 @@ def test_pull_prints_the_path_on_stdout_and_progress_on_stderr(index, tmp_path):
 
 def test_a_pull_answers_probes_while_it_works(index, tmp_path):
     """/ready is 503 with the bytes so far, /health is 200: what the operator shows as the cache's progress."""
-    index.weather.bytes_per_second = 1_000
+    index.weather.bytes_per_second = 100  # the first piece at once, the next in 41 s
     port = free_port()
     command = [sys.executable, "-m", "pagoda_engine.cli", "pull", URI, "--download-dir", str(tmp_path)]
     environment = {**os.environ, "PIP_INDEX_URL": f"{index.url}/simple"}

@@ -38,7 +38,8 @@ def decide(service: Object, spec: Spec, facts: Facts, settings: Settings) -> Dec
     tolerations = (*settings.tolerations, *(t.model_dump(by_alias=True, exclude_none=True) for t in spec.tolerations))
     admitted = gpu_classes(facts.nodes, facts.requested, spec.node_selector, tolerations)
     current = _current_class(service, spec, facts, admitted)
-    placement = place(spec, model, admitted, unlabelled=unlabelled(facts.nodes), current=current)
+    unknown = unlabelled(facts.nodes, spec.node_selector, tolerations)
+    placement = place(spec, model, admitted, unlabelled=unknown, current=current)
     if isinstance(placement, Unplaced):
         return Decision(no(placement.reason, placement.message), model=model, rejected=placement.rejected)
     workload = Workload(

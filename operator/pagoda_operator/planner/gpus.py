@@ -88,9 +88,13 @@ def gpu_count(node: Object) -> int:
     return int(node.get("status", {}).get("allocatable", {}).get(GPU_RESOURCE, "0"))
 
 
-def unlabelled(nodes: Iterable[Object]) -> tuple[str, ...]:
-    """Names of nodes that have GPUs but not the labels that say which: they can't be planned with."""
-    return tuple(sorted(node["metadata"]["name"] for node in nodes if gpu_count(node) > 0 and _identity(node) is None))
+def unlabelled(
+    nodes: Iterable[Object], node_selector: Mapping[str, str], tolerations: Iterable[Object]
+) -> tuple[str, ...]:
+    """Names of nodes that admit the pods and have GPUs, but not the labels that say which kind."""
+    tolerated = tuple(tolerations)
+    unknown = [node for node in nodes if gpu_count(node) > 0 and _identity(node) is None]
+    return tuple(sorted(node["metadata"]["name"] for node in unknown if _admits(node, node_selector, tolerated)))
 
 
 def _identity(node: Object) -> tuple[str, int] | None:

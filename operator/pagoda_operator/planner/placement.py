@@ -69,10 +69,10 @@ def place(
     unlabelled: Sequence[str] = (),
     current: GpuClass | None = None,
 ) -> Placement | Unplaced:
-    """Choose for one replica.
+    """Choose for one replica. `auto` means GPUs as soon as a node that admits the pods has any, and else the CPU.
 
     classes     what the cluster has now, for pods of this spec
-    unlabelled  nodes with GPUs of unknown kind: they keep `auto` from falling back to the CPU
+    unlabelled  such nodes with GPUs of unknown kind: they keep `auto` from falling back to the CPU
     current     the class that the service was planned on before, which it keeps while it fits: moving is a restart, and
                 a node pool that was scaled to zero has no nodes to show
     """

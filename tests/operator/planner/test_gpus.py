@@ -77,7 +77,8 @@ def test_a_taint_that_only_prefers_excludes_nothing(node):
 def test_gpus_of_unknown_kind_are_named_and_not_guessed(labels):
     node = {"metadata": {"name": "x", "labels": labels}, "status": {"allocatable": {"nvidia.com/gpu": "1"}}}
     assert classes(node) == ()
-    assert unlabelled([node]) == ("x",)
+    assert unlabelled([node], {}, ()) == ("x",)
+    assert unlabelled([node], {"pool": "cpu"}, ()) == (), "what the pods may not use is no concern"
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,11 @@ class Progress:
         document = json.loads(text)
         if not isinstance(document, dict) or "stage" not in document:
             raise ValueError(f"not a progress document: {text[:80]!r}")
-        known = {f.name for f in dataclasses.fields(cls)}
-        values = {name: value for name, value in document.items() if name in known}
-        return cls(**{**values, "stage": Stage(document["stage"])})
+        values = _known(cls, document)
+        for name in ("percent", "bytes_done", "bytes_total", "eta_seconds"):
+            if not isinstance(values.get(name), int | float | None):
+                raise ValueError(f"not a progress document: {name} is {values[name]!r}, not a number")
+        return cls(**{**values, "stage": Stage(document["stage"]), "message": str(values.get("message", ""))})
 
     def __str__(self) -> str:
         text = self.stage.value if self.percent is None else f"{self.stage.value} {self.percent:.0f} %"
@@ -163,11 +165,18 @@ class ModelFacts:
     def from_json(cls, text: str | bytes) -> ModelFacts:
         """Read a document of this or a later version. Raises ValueError naming what is missing."""
         document = json.loads(text)
-        known = {f.name for f in dataclasses.fields(cls)}
+        if not isinstance(document, dict):
+            raise ValueError(f"not a model facts document: {text[:80]!r}")
         try:
-            return cls(**{name: value for name, value in document.items() if name in known})
+            return cls(**_known(cls, document))
         except TypeError as error:
             raise ValueError(f"not a model facts document: {error}") from None
+
+
+def _known(document_type: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """What this version knows of a document; a later version may have more to say."""
+    known = {f.name for f in dataclasses.fields(document_type)}
+    return {name: value for name, value in document.items() if name in known}
 
 
 # --- engine arguments ------------------------------------------------------------------------------------------------
@@ -243,8 +252,7 @@ class EngineArgs:
 
     def problem(self) -> str | None:
         """The first argument out of range as a sentence naming flag, value and fix, or None."""
-        at_least_one = ("block_size", "max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size", "max_model_len")
-        for name in at_least_one:
+        for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
                 return f"{_flag_name(name)} is {value}; it must be at least 1"
@@ -253,11 +261,19 @@ class EngineArgs:
         if not 0 <= self.port <= 65535:
             return f"--port is {self.port}; it must be 0 (any free port) to 65535"
         for name in ("shutdown_timeout", "drain_delay", "max_num_queued_reqs"):
-            if getattr(self, name) < 0:
-                return f"{_flag_name(name)} is {getattr(self, name)}; it must not be negative"
+            if not 0 <= getattr(self, name) < float("inf"):
+                return f"{_flag_name(name)} is {getattr(self, name)}; it must be a number from 0 up"
         return None
 
 
+_AT_LEAST_ONE: Final = (
+    "block_size",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "tensor_parallel_size",
+    "max_model_len",
+    "kv_cache_memory_bytes",
+)
 _FLAG_TYPES: Mapping[str, type] = {
     "str": str,
     "str | None": str,

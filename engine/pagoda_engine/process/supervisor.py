@@ -26,7 +26,7 @@ from pagoda_engine.ipc.messages import Failed
 
 WORKER_MODULE: Final = "pagoda_engine.process.worker"
 STOP_SECONDS: Final = 5.0
-"""How long a child may take to notice that its socket is closed."""
+"""How long a child that has said its last words may take to end."""
 
 _LAST_LINES: Final = 20
 
@@ -103,12 +103,11 @@ class EngineProcess:
         return Death(code, f"the engine process {self._how_it_ended()}; its last words: {self._last_words()}")
 
     async def stop(self) -> None:
-        """Close the wire and see the child end; kill it if it does not. Removes the socket and its folder."""
+        """End the child, wherever it is: it holds nothing that outlives it. Removes the socket and its folder."""
+        self._kill()
+        await self._end(STOP_SECONDS)
         if self._connection.done():
             self._connection.result().close()
-        else:
-            self._kill()
-        await self._end(STOP_SECONDS)
         if self._server is not None:
             self._server.close()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 _REPLACEMENT: Final = "\ufffd"
 _PROMPT_TOKENS: Final = 6
 """Enough context for a leading space, and for a character of which the prompt holds the first bytes."""
-_MAX_PENDING: Final = 32
+_MAX_PENDING: Final = 16
 """Tokens that may wait for their character to become whole; bytes that never will are shown as U+FFFD."""
 
 
@@ -70,7 +70,8 @@ class Detokenizer:
         for length in range(min(_PROMPT_TOKENS, len(prompt)), len(prompt) + 1):
             window = prompt[len(prompt) - length :]
             text = self._decode(window)
-            if not text.startswith(_REPLACEMENT) and len(text) - len(_whole(text)) <= 1:
+            inside = text.startswith(_REPLACEMENT) and length < len(prompt)
+            if not inside and len(text) - len(_whole(text)) <= 1:
                 return window
         return []
 

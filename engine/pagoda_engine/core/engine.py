@@ -124,6 +124,8 @@ class EngineCore:
             if work.samples:
                 output = self._advance(work.request, next(samples))
                 outputs.append(output)
+                if output.error:
+                    self._scheduler.blocks.unfile(work.request.blocks)
                 if output.finish_reason:
                     del self._requests[work.request.id]
                     self._scheduler.remove(work.request)

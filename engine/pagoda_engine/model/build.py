@@ -69,7 +69,7 @@ def build_engine(args: EngineArgs, on_progress: OnProgress) -> EngineCore:
         limits.max_num_seqs,
     )
     runner = _runner(model, _allocate(shapes, blocks, args.block_size, device), args.block_size)
-    _warm_up(runner, limits, args.block_size, limits.max_num_batched_tokens if device.type == "cuda" else _CPU_WARM_UP)
+    _warm_up(runner, limits, args.block_size)
     info = EngineInfo(
         max_model_len=max_model_len,
         vocab_size=config.vocab_size,
@@ -157,24 +157,25 @@ def _cache_bytes(
     torch.cuda.reset_peak_memory_stats(device)
     blocks = -(-limits.max_num_batched_tokens // args.block_size) + limits.max_num_seqs
     layers = _allocate(shapes, blocks, args.block_size, device)
-    _warm_up(_runner(model, layers, args.block_size), limits, args.block_size, limits.max_num_batched_tokens)
+    _warm_up(_runner(model, layers, args.block_size), limits, args.block_size)
     peak = torch.cuda.max_memory_reserved(device) - blocks * args.block_size * sum(shape.bytes for shape in shapes)
     del layers
     torch.cuda.empty_cache()
     return cache_size.gpu_cache_bytes(total, args.gpu_memory_utilization, others, peak)
 
 
-def _warm_up(runner: ModelRunner, limits: SchedulerConfig, block_size: int, prompt_tokens: int) -> None:
-    """Run a prompt and the widest decoding batch, so that no request pays for what happens only once.
+def _warm_up(runner: ModelRunner, limits: SchedulerConfig, block_size: int) -> None:
+    """Run the largest prompt and the widest decoding batch, so that no request pays for what happens only once.
 
-    They write to real blocks that nobody holds yet, and whose contents nobody will read.
+    On a CPU that is little, so a short prompt and a single sequence do. The works write to real blocks that nobody
+    holds yet, and whose contents nobody will read.
     """
-    length = min(prompt_tokens, limits.max_num_batched_tokens, limits.max_model_len)
+    on_cpu = runner.device.type == "cpu"
+    length = min(_CPU_WARM_UP if on_cpu else limits.max_num_batched_tokens, limits.max_model_len)
     prompt = _rehearsal(length, list(range(-(-length // block_size))))
     runner.run([Work(prompt, 0, length, samples=True)])
-    for count in {1, limits.max_num_seqs}:
-        requests = [_rehearsal(1, [0]) for _ in range(count)]
-        runner.run([Work(request, 0, 1, samples=True) for request in requests])
+    width = 1 if on_cpu else limits.max_num_seqs
+    runner.run([Work(_rehearsal(1, [0]), 0, 1, samples=True) for _ in range(width)])
 
 
 def _rehearsal(length: int, blocks: list[int]) -> Request:

@@ -12,6 +12,7 @@ import torch
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from pagoda_engine.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
+from pagoda_engine.model import gguf_model
 from pagoda_engine.source import gguf, safetensors
 
 _INDEX: Final = "model.safetensors.index.json"
@@ -45,7 +46,10 @@ class Checkpoint:
     def config(self) -> PreTrainedConfig:
         """The model's config. Raises ModelCorrupt, or ModelUnsupported where its kind of model is unknown."""
         if self.gguf_name:
-            architecture = self._gguf_header().metadata.get("general.architecture")
+            header = self.gguf_header()
+            if known := gguf_model.read_config(header):
+                return known
+            architecture = header.metadata.get("general.architecture")
             try:
                 return AutoConfig.from_pretrained(**self.source)
             except (ValueError, KeyError, NotImplementedError) as error:
@@ -62,7 +66,7 @@ class Checkpoint:
     def check_files(self) -> None:
         """Compare every file's size with its header. Raises ModelCorrupt or ModelNotFound naming the file."""
         if self.gguf_name:
-            self._gguf_header()
+            self.gguf_header()
             return
         for path in self._shards():
             with path.open("rb") as file:
@@ -76,7 +80,8 @@ class Checkpoint:
             found |= _ids(_document(path).get("eos_token_id"))
         return found
 
-    def _gguf_header(self) -> gguf.Header:
+    def gguf_header(self) -> gguf.Header:
+        """The header of the GGUF file. Raises ModelCorrupt naming the file where it is damaged or was cut off."""
         try:
             with self.path.open("rb") as file:
                 return gguf.read_header(file, self.path.stat().st_size)

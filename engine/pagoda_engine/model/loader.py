@@ -9,10 +9,11 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError
 from transformers import GgufConfig, PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from pagoda_engine.errors import ModelCorrupt, OutOfMemory
-from pagoda_engine.model import attention
+from pagoda_engine.model import attention, gguf_model
 from pagoda_engine.model.checkpoint import Checkpoint, model_class
 
 _PROGRESS_BAR: Final = "Loading weights"  # what transformers' core_model_loading calls its own
@@ -57,6 +58,10 @@ def _load_weights(
     on_percent: Callable[[float], None],
 ) -> PreTrainedModel:
     checkpoint.check_files()
+    if checkpoint.gguf_name and gguf_model.read_config(header := checkpoint.gguf_header()):
+        model = _empty(cls, config, dtype, device)
+        gguf_model.load_weights(model, checkpoint.path, header, on_percent)
+        return model
     options: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True)} if checkpoint.gguf_name else {}
     try:
         with _reported(on_percent):
@@ -83,6 +88,16 @@ def _load_weights(
             )
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _empty(
+    cls: type[PreTrainedModel], config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """The model with its buffers made and its parameters not yet filled."""
+    with no_init_weights(), device:
+        model = cls._from_config(config, dtype=dtype, attn_implementation=attention.IMPLEMENTATION)
+    model.tie_weights()
+    return model
 
 
 @contextmanager

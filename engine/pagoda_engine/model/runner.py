@@ -26,7 +26,7 @@ class ModelRunner:
         self._layers = layers
         self._block_size = block_size
         self._kernels = kernels
-        self._device = model.device
+        self.device: torch.device = model.device
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Work]) -> list[Sample]:
@@ -61,4 +61,4 @@ class ModelRunner:
         )
 
     def _tensor(self, values: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._device)
+        return torch.tensor(values, dtype=torch.int64, device=self.device)

@@ -170,6 +170,18 @@ def test_an_error_of_one_request_leaves_those_beside_it_alone(make_rig, answer):
     rig.engine.check_integrity()
 
 
+def test_what_a_failed_request_left_in_the_cache_is_not_shared(make_rig):
+    """Its keys and values may be NaN; a later request with that prefix computes its own."""
+    rig = make_rig()
+    rig.runner.broken.add("bad")
+    rig.engine.add(rig.request("bad", [1] * 9))
+    rig.drain()
+    rig.engine.add(rig.request("next", [1] * 9))
+    (work,) = rig.scheduler.schedule()
+    assert work.start == 0
+    rig.engine.check_integrity()
+
+
 def test_abort_frees_a_request_wherever_it_is_and_is_silent_about_unknown_ones(make_rig):
     rig = make_rig(max_num_seqs=1)
     for id_ in ("running", "waiting"):

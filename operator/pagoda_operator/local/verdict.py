@@ -67,5 +67,6 @@ def _failed(service: Object, why: Object, last: Object) -> Failed:
     code = last.get("exitCode")
     if last:
         ended = f", exit code {code}" if code is not None else ""
-        lines.append(f"last failure: {last['reason']} (pod {last['pod']}{ended}): {last['message']}")
+        words = "" if last["message"] in lines[0] else f": {last['message']}"  # a traceback is long enough once
+        lines.append(f"last failure: {last['reason']} (pod {last['pod']}{ended}){words}")
     return Failed(tuple(lines), code if code in set(ExitCode) else ExitCode.CRASHED)

@@ -53,6 +53,11 @@ def test_hopeless_exit_code_fails_at_once_and_is_passed_on(code):
     )
 
 
+def test_last_words_are_not_said_twice():
+    told = service(lastFailure=crashed(ExitCode.USAGE) | {"message": "why"})
+    assert failure(told, []).lines[1] == "last failure: Reason (pod x-1, exit code 2)"
+
+
 def test_second_crash_fails():
     failed = failure(service(lastFailure=crashed(139)), [pod(reason="CrashLoopBackOff")])
     assert failed.exit_code == ExitCode.CRASHED

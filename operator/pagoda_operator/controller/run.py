@@ -37,6 +37,7 @@ from pagoda_operator.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+KINDS: Final = (INFERENCE_SERVICE, *CHILDREN, POD, NODE)
 WORKERS: Final = 4
 RESYNC: Final = 600.0
 DISCOVERY: Final = 60.0
@@ -103,7 +104,7 @@ class Controller:
                 await self._discover()
                 tasks.create_task(self._watch(), name="watch")
                 await self._prime()
-                tasks.create_task(self._sweep.run(self._resources), name="sweep")
+                tasks.create_task(self._sweep.run(KINDS), name="sweep")
                 if self._elector is not None:
                     logger.info("waiting to lead as %s", self._elector.identity)
                     await self._elector.acquire()
@@ -160,16 +161,17 @@ class Controller:
         while True:
             source = asyncio.create_task(self._source.run(self._resources(), self._take), name="source")
             try:
-                while not source.done():
-                    await asyncio.wait([source], timeout=DISCOVERY)
-                    if not source.done() and await self._discover():
-                        logger.info("optional kinds are now: %s", ", ".join(sorted(self._reconciler.served)) or "none")
-                        break
-                else:
-                    await source  # raises what ended it
+                ended, changed = False, False
+                while not (ended or changed):
+                    ended = bool((await asyncio.wait([source], timeout=DISCOVERY))[0])
+                    changed = await self._discover()
+                if not changed:
+                    await source  # raises what ended it; the end of a kind that is gone now would be no failure
             finally:
                 source.cancel()
                 await asyncio.wait([source])
+            logger.info("optional kinds are now: %s", ", ".join(sorted(self._reconciler.served)) or "none")
+            self._sweep.soon()
             self._look_at(self.store.services())
 
     async def _prime(self) -> None:

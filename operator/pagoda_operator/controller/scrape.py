@@ -88,13 +88,9 @@ def progress(body: bytes) -> Progress:
         raise ValueError(f"{len(body)} bytes are no progress document")
     document = Progress.from_json(body)
     numbers = (document.percent, document.bytes_done, document.bytes_total, document.eta_seconds)
-    if not all(number is None or _is_number(number) for number in numbers) or not isinstance(document.message, str):
+    if not all(number is None or math.isfinite(number) for number in numbers):
         raise ValueError(f"not a progress document: {body[:80]!r}")
     return document
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(slots=True)

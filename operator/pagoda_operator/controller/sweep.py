@@ -7,11 +7,13 @@ watch can be silent for ever: the LIST shows what it should have told, so this i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.cluster.errors import NotFound
+from pagoda_operator.cluster.errors import ClusterError, NotFound
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, Resource
 from pagoda_operator.controller.ownership import ServiceKey
@@ -43,6 +45,7 @@ class Sweep:
         period: float = 300.0,
         grace: float = 30.0,
     ) -> None:
+        self._due = asyncio.Event()
         self._confirmed: dict[Resource, float] = {}
         self._cluster = cluster
         self._store = store
@@ -75,11 +78,21 @@ class Sweep:
                 raise WatchSilent(f"the watch of {resource} has not told of {len(still)} changes, e.g. {still[0].name}")
             self._confirmed[resource] = asyncio.get_running_loop().time()
 
-    async def run(self, resources: Callable[[], Sequence[Resource]]) -> None:
+    def soon(self) -> None:
+        """Sweep in `grace` seconds: a watch is opened anew, and what ends meanwhile it will not tell."""
+        self._due.set()
+
+    async def run(self, resources: Sequence[Resource]) -> NoReturn:
         """`check` for ever. Raises WatchSilent."""
         while True:
-            await asyncio.sleep(self._period)
-            await self.check(resources())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), self._period)
+                await asyncio.sleep(self._grace)
+            self._due.clear()
+            try:
+                await self.check(resources)
+            except ClusterError as error:
+                logger.warning("the cluster could not be swept: %s", error)
 
     async def _compare(self, resource: Resource) -> dict[ObjectKey, _State]:
         """Purge what is gone; returns what the store does not have, or has an older version of."""

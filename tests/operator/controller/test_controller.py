@@ -16,6 +16,7 @@ from pagoda_operator.cluster.resources import (
     PERSISTENT_VOLUME_CLAIM,
     POD,
     POD_DISRUPTION_BUDGET,
+    SCALED_OBJECT,
     SERVICE,
     SERVICE_ACCOUNT,
 )
@@ -365,6 +366,73 @@ def test_a_deletion_that_no_watch_told_of_is_found_by_the_sweep(virtual, recordi
             cluster.take_writes()
             await asyncio.sleep(310)
             assert cluster.take_writes() == [("apply", "Service", "qwen")]
+
+    virtual(scenario())
+
+
+class Source(StreamSource):
+    """A watch layer that fails, as kopf does, when a kind that it watches is no longer served."""
+
+    def __init__(self, cluster):
+        super().__init__(cluster)
+        self.cluster, self.runs = cluster, []
+
+    async def run(self, resources, sink):
+        self.runs.append([resource.kind for resource in resources])
+        await asyncio.sleep(5)
+        feeding = asyncio.create_task(super().run(resources, sink))
+        try:
+            while True:
+                await asyncio.sleep(1)
+                if not all([await self.cluster.served(resource) for resource in resources]):
+                    raise RuntimeError("404")
+        finally:
+            feeding.cancel()
+            await asyncio.wait([feeding])
+
+
+class Changing(MemoryCluster):
+    """A cluster in which KEDA comes and goes."""
+
+    keda = False
+
+    async def served(self, resource):
+        return self.keda if resource == SCALED_OBJECT else await super().served(resource)
+
+
+def test_optional_kinds_may_come_and_go(virtual):
+    """The watch is opened anew for them, and what was deleted between two watches is found."""
+
+    async def scenario():
+        cluster = Changing(optional=frozenset({SCALED_OBJECT}))
+        source = Source(cluster)
+        controller = Controller(cluster, source, Settings(), inspect=inspect, fetch=fetch)
+        task = asyncio.create_task(controller.run())
+        created = await cluster.create(INFERENCE_SERVICE, qwen())
+        await asyncio.sleep(100)
+        cluster.keda = True
+        await asyncio.sleep(100)
+        cluster.keda = False
+        await asyncio.sleep(3)  # the first watch has failed, and the second does not listen yet
+        await cluster.delete(INFERENCE_SERVICE, "default", "qwen", uid=created["metadata"]["uid"])
+        await asyncio.sleep(60)  # sooner than the next sweep that would come anyway
+        assert not task.done(), task.exception()
+        assert [("ScaledObject" in kinds) for kinds in source.runs] == [False, True, False]
+        assert controller.store.services() == frozenset()
+        task.cancel()
+        await asyncio.wait([task])
+
+    virtual(scenario())
+
+
+def test_a_watch_layer_that_fails_for_no_reason_ends_the_controller(virtual):
+    class Failing:
+        async def run(self, resources, sink):
+            raise RuntimeError("no more")
+
+    async def scenario():
+        with pytest.raises(RuntimeError, match="no more"):
+            await Controller(MemoryCluster(), Failing(), Settings(), inspect=inspect, fetch=fetch).run()
 
     virtual(scenario())
 

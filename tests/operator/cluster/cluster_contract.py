@@ -203,8 +203,9 @@ async def replace_needs_the_latest_version(cluster, namespace):
     assert after["spec"]["holderIdentity"] == "b"
     with pytest.raises(Conflict, match="the object has been modified"):
         await cluster.replace(LEASE, made)
+    elsewhere = {name: value for name, value in after["metadata"].items() if name != "uid"} | {"name": "y"}
     with pytest.raises(NotFound):
-        await cluster.replace(LEASE, after | {"metadata": after["metadata"] | {"name": "y"}})
+        await cluster.replace(LEASE, after | {"metadata": elsewhere})
 
 
 async def delete_is_of_one_uid(cluster, namespace):

@@ -22,6 +22,8 @@ class Request:
     namespace: str
     name: str
     code: int
+    is_allowed: bool
+    """By RBAC; admission may still refuse, with the same 403."""
     time: datetime
 
     @property
@@ -49,5 +51,6 @@ def _request(event: Object) -> Request:
         namespace=reference.get("namespace", ""),
         name=reference.get("name", ""),
         code=event.get("responseStatus", {}).get("code", 0),
+        is_allowed=event.get("annotations", {}).get("authorization.k8s.io/decision") == "allow",
         time=datetime.fromisoformat(event["stageTimestamp"]),
     )

@@ -14,12 +14,12 @@ from collections.abc import Generator, Iterator
 import pytest
 from e2e import binaries, cluster, diagnosis, machine, network, tiny_model
 from e2e.hub import ModelHub
-from e2e.nodes import H100, Machine
+from e2e.nodes import Machine
 from e2e.release import Release, namespace
 from e2e.resources import MemoryMeter, descendants
 from e2e.services import Services
 
-NODES = (Machine("cpu-1"), Machine("gpu-1", gpu=H100, gpus=8))
+NODES = (Machine("cpu-1"), Machine("cpu-2"))
 
 METER = pytest.StashKey[MemoryMeter]()
 STARTED = pytest.StashKey[float]()

@@ -95,6 +95,7 @@ class PodWorker:
         pod["status"] = {**pod.get("status", {}), "hostIP": self._host.network.gateway}
         claims = await self._claims(pod)
         volumes = volume_folders(pod["spec"], self.folder / "volumes", claims.__getitem__)
+        _own(pod["spec"], volumes)
         image = pod["spec"]["containers"][0].get("image", "").rsplit(":", 1)[0].rsplit("@", 1)[0]
         return PodRunner(
             pod,
@@ -150,12 +151,27 @@ def _prefix(spec: Object, volumes: Mapping[str, Path], attachment: Attachment, f
     for container in containers:
         mounted |= Mounts.of(container, volumes).folders
     binds = {path: source for path, source in mounted.items() if _can_bind(path, folder)}
-    command = [sys.executable, "-I", "-S", enter.__file__, "--net", str(attachment.namespace)]
+    command = [sys.executable, "-I", "-S", enter.__file__, str(os.getpid()), "--net", str(attachment.namespace)]
     for path, source in binds.items():
         command += ["--bind", str(source), path]
     if all(container.get("securityContext", {}).get("readOnlyRootFilesystem") for container in containers):
         command += ["--read-only", ",".join(str(source) for source in mounted.values())]
+    if (user := spec.get("securityContext", {}).get("runAsUser")) is not None:
+        command += ["--user", f"{user}:{spec['securityContext'].get('runAsGroup', 0)}"]
     return [*command, "--"]
+
+
+def _own(spec: Object, volumes: Mapping[str, Path]) -> None:
+    """Volumes as a kubelet hands them to a pod: an emptyDir is everybody's, a claim the group's of `fsGroup`."""
+    group = spec.get("securityContext", {}).get("fsGroup", 0)
+    for volume in spec.get("volumes", ()):
+        folder = volumes[volume["name"]]
+        if "emptyDir" in volume:
+            os.chown(folder, -1, group)
+            folder.chmod(0o2777)
+        elif "persistentVolumeClaim" in volume:
+            os.chown(folder, -1, group)
+            folder.chmod(0o2775)
 
 
 def _can_bind(path: str, folder: Path) -> bool:

@@ -41,7 +41,7 @@ class ActingAs(KubernetesCluster):
 
 
 @pytest.fixture(scope="module")
-def unattended(bare_cluster: Cluster, release: Release) -> Iterator[None]:
+def unattended(release: Release) -> Iterator[None]:
     """The CRD without an operator, which would write into the objects of these tests."""
     release.scale(0)
     yield

@@ -9,7 +9,7 @@ import pytest
 from e2e.api import Object
 from e2e.cluster import Cluster
 
-SERVE = "mkdir -p /data && cd /data && echo $WORD > word && exec python -m http.server 8000 --bind 0.0.0.0"
+SERVE = "test $(id -u) = 1000 && cd /data && echo $WORD > word && exec python -m http.server 8000 --bind 0.0.0.0"
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def web(namespace: str, word: str) -> list[Object]:
                     "metadata": {"labels": labels},
                     "spec": {
                         "terminationGracePeriodSeconds": 1,
+                        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000},
                         "containers": [container],
                         "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "web"}}],
                     },

@@ -18,7 +18,7 @@ from pagoda_engine.core.scheduler import Scheduler, SchedulerConfig, Work
 from pagoda_engine.errors import ModelUnsupported, OutOfMemory
 from pagoda_engine.model import cache_size
 from pagoda_engine.model.attention import LayerCache
-from pagoda_engine.model.checkpoint import Checkpoint, checkpoint_dtype
+from pagoda_engine.model.checkpoint import Checkpoint, checkpoint_dtype, model_class
 from pagoda_engine.model.device import available_memory, cpu_threads, has_bfloat16, resolve_device
 from pagoda_engine.model.kv_cache import LayerShape, ShapeProbe, allocate
 from pagoda_engine.model.loader import load
@@ -48,6 +48,7 @@ def build_engine(args: EngineArgs, on_progress: OnProgress) -> EngineCore:
         torch.set_num_threads(cpu_threads())
     checkpoint = Checkpoint.at(Path(resolve(args.model, args.download_dir)))
     config = checkpoint.config()
+    model_class(config)  # a kind of model that can't run is the first thing to say of it
     max_model_len = _max_model_len(args, config)
     model = load(
         checkpoint,

@@ -1,0 +1,162 @@
+"""A checkpoint that can't be served ends with one error that names the file and the fix."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, Gemma2Config, GPT2Config, LlamaConfig, T5Config
+
+from pagoda_engine.contract import EngineArgs, Stage
+from pagoda_engine.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, OutOfMemory
+from pagoda_engine.model.build import build_engine
+from pagoda_engine.sampling_params import SamplingParams
+
+
+@pytest.fixture
+def llama(tiny_model, tmp_path):
+    """A copy of the tiny Llama that a test may damage."""
+    return shutil.copytree(tiny_model("llama"), tmp_path / "model")
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_progress_goes_through_the_stages_in_order_and_counts_the_weights(llama):
+    reports = []
+    args = EngineArgs(str(llama), device="cpu", kv_cache_memory_bytes=1 << 20)
+    build_engine(args, reports.append)
+    stages = [report.stage for report in reports]
+    assert list(dict.fromkeys(stages)) == [Stage.LOADING, Stage.WARMING, Stage.READY]
+    percents = [report.percent for report in reports if report.stage is Stage.LOADING]
+    assert percents == sorted(percents)
+    assert (percents[0], percents[-1]) == (0, 100)
+    assert len(percents) > 10
+
+
+def test_a_cut_off_file_is_named(llama, build):
+    path = llama / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelCorrupt, match=r"model\.safetensors has \d+ bytes"):
+        build(llama)
+
+
+def test_a_damaged_header_is_named(llama, build):
+    path = llama / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[8:12] = b"\0\0\0\0"
+    path.write_bytes(content)
+    with pytest.raises(ModelCorrupt, match=r"model\.safetensors has a damaged"):
+        build(llama)
+
+
+def test_a_missing_weight_file_is_named(llama, build):
+    (llama / "model.safetensors").unlink()
+    with pytest.raises(ModelNotFound, match=r"model\.safetensors is missing"):
+        build(llama)
+
+
+def test_a_missing_shard_is_named(llama, build):
+    (llama / "model.safetensors").rename(llama / "model-00001-of-00002.safetensors")
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (llama / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ModelNotFound, match="00002-of-00002"):
+        build(llama)
+
+
+def test_an_index_that_points_outside_its_folder_is_not_followed(llama, build):
+    (llama / "model.safetensors").rename(llama.parent / "outside.safetensors")
+    (llama / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
+    with pytest.raises(ModelNotFound, match="outside"):
+        build(llama)
+
+
+def test_a_missing_tensor_is_named(llama, build):
+    tensors = load_file(llama / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, llama / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelCorrupt, match=r"layers\.1\.mlp\.up_proj\.weight"):
+        build(llama)
+
+
+def test_a_tensor_of_the_wrong_shape_is_named(llama, build):
+    tensors = load_file(llama / "model.safetensors")
+    tensors["model.norm.weight"] = torch.ones(3)
+    save_file(tensors, llama / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelCorrupt, match=r"model\.norm\.weight|mismatched"):
+        build(llama)
+
+
+def test_a_damaged_config_is_named(llama, build):
+    (llama / "config.json").write_text("{")
+    with pytest.raises(ModelCorrupt, match=r"config\.json is damaged"):
+        build(llama)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (T5Config(num_layers=1, d_model=8), "no decoder-only language model"),
+        (LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), "'dynamic'"),
+        (LlamaConfig(quantization_config={"quant_method": "awq"}), "quantised by awq"),
+    ],
+)
+def test_a_model_that_the_engine_cannot_run_is_refused_by_name_before_its_weights_are_read(
+    tmp_path, build, config, words
+):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ModelUnsupported, match=words):
+        build(tmp_path)
+
+
+def test_a_kind_of_model_that_nobody_knows_is_refused_by_name(llama, build):
+    edit_config(llama, model_type="perceptron9000")
+    with pytest.raises(ModelUnsupported, match="perceptron9000"):
+        build(llama)
+
+
+def test_attention_with_soft_caps_is_refused_rather_than_computed_wrong(tmp_path, build):
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    Gemma2Config(**shape, intermediate_size=32, vocab_size=64, head_dim=16).save_pretrained(tmp_path)
+    with pytest.raises(ModelUnsupported, match="soft-capped"):
+        build(tmp_path, load_format="dummy")
+
+
+def test_another_decoder_than_llama_runs_by_structure(tmp_path, build, generate):
+    GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=64, n_positions=64).save_pretrained(tmp_path)
+    engine = build(tmp_path, load_format="dummy")
+    assert len(generate(engine, [[1, 2, 3]], SamplingParams(max_tokens=5, ignore_eos=True))[0]) == 5
+
+
+def test_dummy_weights_need_only_a_config(tmp_path, tiny_model, build, generate):
+    AutoConfig.from_pretrained(tiny_model("llama")).save_pretrained(tmp_path)
+    engine = build(tmp_path, load_format="dummy")
+    assert len(generate(engine, [[5, 6]], SamplingParams(max_tokens=4, ignore_eos=True))[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"max_model_len": 257}, ModelUnsupported, "the model was made for 256; use 256 or less"),
+        ({"tensor_parallel_size": 2}, ModelUnsupported, "one device only"),
+        ({"kv_cache_memory_bytes": 3 * 2 * 2 * 8 * 4 * 100}, OutOfMemory, "use --max-model-len 96 or less"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused_with_the_numbers_that_would(tiny_model, build, arguments, error, words):
+    with pytest.raises(error, match=words):
+        build(tiny_model("llama"), **arguments)
+
+
+def test_eos_comes_from_config_and_generation_config(llama, build):
+    (llama / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    assert build(llama).info.eos_token_ids == {2, 7, 9}
+
+
+def test_the_data_type_is_the_checkpoints_unless_another_is_asked_for(tiny_model, build):
+    """Seen in how many tokens fit the same memory."""
+    memory = {"kv_cache_memory_bytes": 3 * 2 * 2 * 8 * 4 * 256}
+    assert build(tiny_model("llama"), dtype="auto", **memory).info.num_blocks == 16
+    assert build(tiny_model("llama"), dtype="bfloat16", **memory).info.num_blocks == 32

@@ -120,7 +120,7 @@ def _go() -> str:
 
 
 def _run(command: list[str], folder: Path, say: Callable[[str], None]) -> str:
-    environment = {**os.environ, "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
+    environment = {**os.environ, "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
     start = time.monotonic()
     with (
         tempfile.TemporaryFile("w+") as errors,

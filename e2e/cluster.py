@@ -76,6 +76,10 @@ class Cluster:
         self._background.start("node agent", self.agent.run())
         self._background.start("provisioner", Provisioner(self.api, self.folder / "volumes").run())
 
+    def check(self) -> None:
+        """Raises RuntimeError where a part of the harness has ended."""
+        self._background.check()
+
     def close(self) -> None:
         """End everything, the last started first; an error does not keep the rest from ending."""
         self._exits.close()
@@ -121,14 +125,15 @@ class Cluster:
         output = self.kubectl("get", *arguments, "--ignore-not-found", "-o", "json")
         return json.loads(output) if output.strip() else None
 
-    def list(self, *arguments: str) -> list[Object]:
+    def objects(self, *arguments: str) -> list[Object]:
+        """The items of a List."""
         return list(self.get(*arguments)["items"])
 
     def eventually(self, look: Callable[[], Found | None], what: str, *, seconds: float = 60) -> Found:
         """The first thing that `look` finds, asked again until it does. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while True:
-            self._background.check()
+            self.check()
             if found := look():
                 return found
             if time.monotonic() > deadline:

@@ -16,7 +16,7 @@ from e2e import binaries, cluster, diagnosis, machine, network, tiny_model
 from e2e.hub import ModelHub
 from e2e.nodes import Machine
 from e2e.release import Release, namespace
-from e2e.resources import MemoryMeter, descendants
+from e2e.resources import MemoryMeter, still_running
 from e2e.services import Services
 
 NODES = (Machine("cpu-1"), Machine("cpu-2"))
@@ -58,6 +58,7 @@ def bare_cluster(programs: binaries.Binaries, request: pytest.FixtureRequest) ->
             running.add_node(one)
         request.config.stash[STARTED] = time.monotonic() - start
         yield running
+        running.check()
     finally:
         running.close()
 
@@ -106,9 +107,10 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(trylast=True)  # an interrupted run tears its fixtures down in pytest's own hook
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run that leaves something behind has failed, whatever its tests say."""
-    left = [f"process {p.pid}: {' '.join(p.cmdline())[:120]}" for p in descendants() if p.is_running()]
+    left = [f"process {line}" for line in still_running()]
     left += [f"bridge {name}" for name in _own_bridges()]
     left += [f"folder {path}" for path in cluster.left_behind(os.getpid())]
     if left:

@@ -57,7 +57,7 @@ class Release:
             self._cluster.eventually(lambda: not self.pods(), "no operator runs")
 
     def pods(self) -> list[Object]:
-        return self._cluster.list("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
+        return self._cluster.objects("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
 
     def log(self) -> str:
         """Of all operator pods so far, the oldest first."""

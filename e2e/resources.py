@@ -28,13 +28,22 @@ class MemoryMeter:
             self.peak = max(self.peak, _bytes_now())
 
 
-def descendants() -> list[psutil.Process]:
+def still_running() -> list[str]:
+    """Pid and command line of each process that descends from this one and has not ended."""
+    lines = []
+    for process in _descendants():
+        with suppress(psutil.NoSuchProcess):  # a zombie is one too: it has ended
+            lines.append(f"{process.pid}: {' '.join(process.cmdline())[:120]}")
+    return lines
+
+
+def _descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
 def _bytes_now() -> int:
     total = 0
-    for process in [psutil.Process(), *descendants()]:
+    for process in [psutil.Process(), *_descendants()]:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             total += process.memory_full_info().pss
     return total

@@ -66,11 +66,11 @@ class Services:
         self.cluster.eventually(look, f"{name} is Ready with {replicas} replicas", seconds=seconds)
 
     def pods(self, name: str) -> list[Object]:
-        return self.cluster.list("pods", "-n", self.namespace, "-l", f"{SELECTOR}={name}")
+        return self.cluster.objects("pods", "-n", self.namespace, "-l", f"{SELECTOR}={name}")
 
     def children(self, name: str) -> set[str]:
         """`kind/name` of each child that exists."""
-        found = self.cluster.list(CHILDREN, "-n", self.namespace, "-l", f"{SELECTOR}={name}")
+        found = self.cluster.objects(CHILDREN, "-n", self.namespace, "-l", f"{SELECTOR}={name}")
         return {f"{obj['kind']}/{obj['metadata']['name']}" for obj in found}
 
     def log(self, name: str, container: str = "engine") -> str:

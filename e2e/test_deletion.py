@@ -20,7 +20,7 @@ def test_every_child_goes_with_its_service(services: Services) -> None:
     cluster.eventually(lambda: not services.children("plain"), "no child of plain is left", seconds=90)
     kept = {"PersistentVolumeClaim/keeper-models"}
     cluster.eventually(lambda: services.children("keeper") == kept, "the kept claim alone is left", seconds=90)
-    cluster.eventually(lambda: not cluster.list("pods", *place), "no pod is left", seconds=90)
+    cluster.eventually(lambda: not cluster.objects("pods", *place), "no pod is left", seconds=90)
 
     cluster.apply(service("keeper", services.namespace, cache={"retain": True}))
     services.wait_ready("keeper")

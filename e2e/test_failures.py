@@ -76,9 +76,9 @@ def test_a_drain_is_never_blocked(services: Services, drained: Machine) -> None:
     )
     services.wait_ready("healthy")
     cluster.eventually(lambda: services.status("broken").get("lastFailure"), "the broken one has failed")
-    budgets = cluster.list("poddisruptionbudgets", *place)
+    budgets = cluster.objects("poddisruptionbudgets", *place)
     assert {b["spec"]["unhealthyPodEvictionPolicy"] for b in budgets} == {"AlwaysAllow"}
     cluster.kubectl(
         "drain", drained.name, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s", seconds=120
     )
-    assert [p for p in cluster.list("pods", *place) if p["spec"].get("nodeName") == drained.name] == []
+    assert [p for p in cluster.objects("pods", *place) if p["spec"].get("nodeName") == drained.name] == []

@@ -82,5 +82,5 @@ def test_a_deployment_becomes_ready_rolls_out_and_goes(bare_cluster: Cluster, na
         bare_cluster.kubectl("rollout", "status", "deployment/web", "-n", namespace, "--timeout=60s")
         assert read(f"{url}/word") == "two"
     bare_cluster.kubectl("delete", "deployment,service,pvc", "web", "-n", namespace, "--timeout=60s")
-    bare_cluster.eventually(lambda: not bare_cluster.list("pods", "-n", namespace), "the pods are gone")
-    bare_cluster.eventually(lambda: not bare_cluster.list("persistentvolumes"), "the volume is gone")
+    bare_cluster.eventually(lambda: not bare_cluster.objects("pods", "-n", namespace), "the pods are gone")
+    bare_cluster.eventually(lambda: not bare_cluster.objects("persistentvolumes"), "the volume is gone")

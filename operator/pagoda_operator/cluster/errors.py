@@ -5,7 +5,8 @@
     ├── AlreadyExists   `create` met an object of that name                               409
     ├── Conflict        another field manager, resourceVersion or uid stands in the way   409
     ├── Expired         the continuation of a list, or a watch's start, is too old        410
-    ├── Forbidden       not allowed: RBAC, a ResourceQuota, a namespace being deleted     403
+    ├── Terminating     the namespace is being deleted: nothing is made in it any more    403
+    ├── Forbidden       not allowed: RBAC, a ResourceQuota                                403
     ├── Invalid         refused for what it is; sending it again can't help               400, 422, other 4xx
     └── Unavailable     no answer, or none for now; the same call may succeed later       401, 408, 429, 5xx, silence
 
@@ -47,8 +48,12 @@ class Expired(ClusterError):
     """A list can't be continued from where it was: start it again."""
 
 
+class Terminating(ClusterError):
+    """The namespace is being deleted: nothing new can be made in it, and nothing has to be."""
+
+
 class Forbidden(ClusterError):
-    """Understood and refused: RBAC, an exceeded ResourceQuota, a namespace that is being deleted."""
+    """Understood and refused: RBAC, an exceeded ResourceQuota."""
 
 
 class Invalid(ClusterError):

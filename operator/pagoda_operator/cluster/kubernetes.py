@@ -26,6 +26,7 @@ from pagoda_operator.cluster.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    Terminating,
     Unavailable,
 )
 from pagoda_operator.cluster.resources import Resource
@@ -224,6 +225,8 @@ def error_of(status: int, answer: bytes, retry_after: str | None = None) -> Clus
     if status == 422 and any(cause.get("field") == "metadata.uid" for cause in causes):
         # A patch's uid is no precondition to validation but a field like others, which can't be changed.
         return Conflict(message, status=status)
+    if status == 403 and any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        return Terminating(message, status=status)
     if status in _BY_STATUS:
         return _BY_STATUS[status](message, status=status)
     if status in (401, 408, 429) or not 400 <= status < 500:

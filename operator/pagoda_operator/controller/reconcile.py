@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.cluster.errors import Conflict, NotFound
+from pagoda_operator.cluster.errors import Conflict, NotFound, Terminating
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE
 from pagoda_operator.controller.events import EventRecorder
@@ -78,10 +78,15 @@ class Reconciler:
             return None  # its children go with it, by garbage collection; making them anew would only delay that
         self._writer.expire(service)
         plan = self._plan(service)
-        for _ in range(ROUNDS):
-            if not await self._carry_out(service, plan):
-                break
-            plan = self._plan(service)
+        try:
+            for _ in range(ROUNDS):
+                if not await self._carry_out(service, plan):
+                    break
+                plan = self._plan(service)
+        except (Terminating, NotFound) as gone:
+            # The namespace goes, children first: the service follows, and until then there is nothing to do for it.
+            logger.debug("its namespace is being deleted: %s", gone, extra={"service": str(key)})
+            return None
         await self._report(service, plan)
         model = None if plan.model_uri is None else self._models.retry_after(service)
         delays = (plan.requeue_after, self._writer.retry_after(key), model)

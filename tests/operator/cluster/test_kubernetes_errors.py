@@ -65,3 +65,10 @@ def test_another_uid_is_another_object_and_no_mistake_in_the_spec():
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), (None, None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
 def test_the_server_says_how_long_to_wait(header, seconds):
     assert error_of(429, b"", header).retry_after == seconds
+
+
+def test_a_namespace_that_goes_is_no_matter_of_rights():
+    """The API server says 403 for both; only one of them is for the user to mend."""
+    causes = [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]
+    answer = {"kind": "Status", "reason": "Forbidden", "message": "being terminated", "details": {"causes": causes}}
+    assert type(error_of(403, json.dumps(answer).encode())) is errors.Terminating

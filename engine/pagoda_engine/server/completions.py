@@ -37,7 +37,14 @@ async def completions(request: Request) -> Response:
         prompts += make_prompts(body, token_ids, serving.text_model, "prompt")
     serving.admit(len(prompts))
     leads = _leads(given, body, serving)
-    answer = Answer(serving, Envelope("text_completion", name, "cmpl"), prompts, prompt_tokens, leads)
+    answer = Answer(
+        serving,
+        Envelope("text_completion", name, "cmpl"),
+        prompts,
+        prompt_tokens,
+        leads,
+        with_token_ids=bool(body.return_token_ids),
+    )
     if body.stream:
         opening = [_chunk(Piece(index, lead, 0)) for index, lead in enumerate(leads)]
         return EventStream(answer.events(body, _chunk, opening))

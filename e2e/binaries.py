@@ -139,7 +139,8 @@ def _run(command: list[str], folder: Path, say: Callable[[str], None]) -> str:
         errors.seek(0)
         output.seek(0)
         if code != 0:
-            tail = "\n".join(errors.read().splitlines()[-20:])
+            # Go says the same of each of a hundred modules.
+            tail = "\n".join(list(dict.fromkeys(errors.read().splitlines()))[-20:])
             raise Missing(f"`{' '.join(command)}` in {folder} ended with {code}:\n{tail}")
         return output.read()
 

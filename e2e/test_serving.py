@@ -41,12 +41,13 @@ def test_columns_say_what_is_served_and_where(services: Services, gpu_node: Mach
     engine = {"extraArgs": ["--device=cpu"]}
     services.cluster.apply(service("tiny", services.namespace, accelerator="auto", engine=engine))
     services.wait_ready("tiny")
+    services.cluster.eventually(lambda: "queue" in services.status("tiny"), "the pod was asked for its queue")
     header, row = services.cluster.kubectl("get", "infsvc", "-n", services.namespace).splitlines()
     assert header.split() == COLUMNS
     # The GPU's column holds a blank.
     cells = row.replace("1x H100", "1x_H100").split()
     assert cells[:8] == ["tiny", "True", "Serving", "tiny", "1x_H100-80GB-HBM3", "1", "1/1", "Ready"]
-    assert cells[9] == f"http://tiny.{services.namespace}/v1"
+    assert cells[8:10] == ["0", f"http://tiny.{services.namespace}/v1"]
     pod = services.pods("tiny")[0]
     assert pod["spec"]["nodeName"] == gpu_node.name, "the pod asks for the GPU that the plan names"
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"

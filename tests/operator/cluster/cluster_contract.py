@@ -44,6 +44,23 @@ def inference_service(namespace: str, name: str = "x", **spec) -> dict:
     return named(INFERENCE_SERVICE, namespace, name, spec={"model": {"uri": "hf://o/m"}, **spec})
 
 
+def status(replicas: int, **rest) -> dict:
+    """A status with every field that has a default, since an API server would add it."""
+    return {"replicas": replicas, "readyReplicas": 0, **rest}
+
+
+async def changed_by_hand(cluster, resource, namespace: str, change) -> None:
+    """Read, change, replace, as often as it takes: a real Deployment is written to by its controller meanwhile."""
+    while True:
+        live = await cluster.get(resource, namespace, "x")
+        change(live)
+        try:
+            await cluster.replace(resource, live)
+        except Conflict:
+            continue
+        return
+
+
 async def gone(cluster, resource, namespace: str, name: str, seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
         while True:
@@ -160,15 +177,15 @@ async def apply_with_a_uid_never_creates(cluster, namespace):
 async def status_and_spec_are_written_apart(cluster, namespace):
     made = await cluster.create(INFERENCE_SERVICE, inference_service(namespace) | {"status": {"replicas": 7}})
     assert "status" not in made
-    told = inference_service(namespace, replicas=5) | {"status": {"replicas": 1, "url": "http://x"}}
+    told = inference_service(namespace, replicas=5) | {"status": status(1, url="http://x")}
     after = await cluster.apply_status(INFERENCE_SERVICE, told)
-    assert after["status"] == {"replicas": 1, "url": "http://x"}
+    assert after["status"] == status(1, url="http://x")
     assert after["spec"]["replicas"] == 1
     assert after["metadata"]["generation"] == made["metadata"]["generation"] == 1
-    after = await cluster.apply_status(INFERENCE_SERVICE, inference_service(namespace) | {"status": {"replicas": 2}})
-    assert after["status"] == {"replicas": 2}, "what is not told any more is gone"
+    after = await cluster.apply_status(INFERENCE_SERVICE, inference_service(namespace) | {"status": status(2)})
+    assert after["status"] == status(2), "what is not told any more is gone"
     after = await cluster.apply(INFERENCE_SERVICE, inference_service(namespace, replicas=2), force=True)
-    assert after["status"] == {"replicas": 2}
+    assert after["status"] == status(2)
     assert after["metadata"]["generation"] == 2
 
 
@@ -203,9 +220,11 @@ async def replace_needs_the_latest_version(cluster, namespace):
     assert after["spec"]["holderIdentity"] == "b"
     with pytest.raises(Conflict, match="the object has been modified"):
         await cluster.replace(LEASE, made)
-    elsewhere = {name: value for name, value in after["metadata"].items() if name != "uid"} | {"name": "y"}
+    # Of another kind: an API server creates a Lease that is put where there is none.
+    made = await cluster.create(SERVICE_ACCOUNT, account(namespace))
+    elsewhere = {name: value for name, value in made["metadata"].items() if name != "uid"} | {"name": "y"}
     with pytest.raises(NotFound):
-        await cluster.replace(LEASE, after | {"metadata": elsewhere})
+        await cluster.replace(SERVICE_ACCOUNT, made | {"metadata": elsewhere})
 
 
 async def delete_is_of_one_uid(cluster, namespace):
@@ -296,10 +315,12 @@ async def equal_value_is_no_conflict_and_then_owned_by_both(cluster, other, name
 
 async def drift_by_an_update_is_a_conflict_and_repaired_by_force(cluster, other, namespace):
     await cluster.apply(DEPLOYMENT, deployment(namespace), force=False)
-    live = await other.get(DEPLOYMENT, namespace, "x")
-    live["spec"]["template"]["spec"]["containers"][0]["image"] = "drifted"
-    live["metadata"]["labels"] = {"added": "by-hand"}
-    await other.replace(DEPLOYMENT, live)
+
+    def drift(live: dict) -> None:
+        live["spec"]["template"]["spec"]["containers"][0]["image"] = "drifted"
+        live["metadata"]["labels"] = {"added": "by-hand"}
+
+    await changed_by_hand(other, DEPLOYMENT, namespace, drift)
     with pytest.raises(Conflict, match="image"):
         await cluster.apply(DEPLOYMENT, deployment(namespace), force=False)
     after = await cluster.apply(DEPLOYMENT, deployment(namespace), force=True)
@@ -309,9 +330,11 @@ async def drift_by_an_update_is_a_conflict_and_repaired_by_force(cluster, other,
 
 async def item_added_by_another_manager_stays(cluster, other, namespace):
     await cluster.apply(DEPLOYMENT, deployment(namespace), force=False)
-    live = await other.get(DEPLOYMENT, namespace, "x")
-    live["spec"]["template"]["spec"]["containers"].append({"name": "sidecar", "image": "s"})
-    await other.replace(DEPLOYMENT, live)
+
+    def add(live: dict) -> None:
+        live["spec"]["template"]["spec"]["containers"].append({"name": "sidecar", "image": "s"})
+
+    await changed_by_hand(other, DEPLOYMENT, namespace, add)
     after = await cluster.apply(DEPLOYMENT, deployment(namespace, {"name": "c", "image": "i2"}), force=False)
     containers = after["spec"]["template"]["spec"]["containers"]
     assert {container["name"]: container["image"] for container in containers} == {"c": "i2", "sidecar": "s"}

@@ -74,6 +74,7 @@ class ExitCode(IntEnum):
     FETCH_FAILED = 16
     NO_SPACE = 17
     ACCESS_DENIED = 18
+    DEVICE_NOT_FOUND = 19
 
     @property
     def reason(self) -> str:

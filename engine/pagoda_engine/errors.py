@@ -9,7 +9,8 @@
     ├── EngineDied         ENGINE_DIED         the engine process ended while it was needed
     ├── FetchFailed        FETCH_FAILED        the network or the far side failed, after retries
     ├── NoSpace            NO_SPACE            the cache's file system is too small
-    └── AccessDenied       ACCESS_DENIED       a token is missing, wrong, or lacks the right
+    ├── AccessDenied       ACCESS_DENIED       a token is missing, wrong, or lacks the right
+    └── DeviceNotFound     DEVICE_NOT_FOUND    the device that was asked for is not there
 
 The message is for the user: one line that names what was wrong, the value, and what to do. The exit code is for the
 operator, which turns it into `status.lastFailure.reason`. An exception outside this tree is a defect of ours: it keeps
@@ -83,6 +84,12 @@ class AccessDenied(PagodaError):
     """The far side wants a token, or a better one."""
 
     exit_code = ExitCode.ACCESS_DENIED
+
+
+class DeviceNotFound(PagodaError):
+    """The device that was asked for is not there, or its driver does not answer."""
+
+    exit_code = ExitCode.DEVICE_NOT_FOUND
 
 
 def run(prog: str, body: Callable[[], int | None]) -> int:

@@ -35,7 +35,7 @@ def test_a_stale_table_is_rewritten(tables):
     text = "before\n<!-- table: exit-codes -->\nold\n<!-- /table -->\nafter\n"
     new = tables.rewritten(text)
     assert new.startswith("before\n<!-- table: exit-codes -->\n| Exit code | Reason |\n")
-    assert new.endswith("| 18 | `AccessDenied` |\n<!-- /table -->\nafter\n")
+    assert new.endswith("| 19 | `DeviceNotFound` |\n<!-- /table -->\nafter\n")
     assert tables.rewritten(new) == new
 
 

@@ -9,17 +9,17 @@ from typing import Final
 
 import torch
 
-from pagoda_engine.errors import ModelUnsupported
+from pagoda_engine.errors import DeviceNotFound
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises ModelUnsupported where `cuda` is asked for and there is none."""
+    """`auto` is the GPU if there is one. Raises DeviceNotFound where `cuda` is asked for and there is none."""
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ModelUnsupported("--device cuda: this process sees no GPU; check the driver, or use --device cpu")
+        raise DeviceNotFound("--device cuda: this process sees no GPU; check the driver, or use --device cpu")
     return torch.device("cuda", torch.cuda.current_device())
 
 

@@ -30,6 +30,10 @@ STOP_SECONDS: Final = 5.0
 
 _LAST_LINES: Final = 20
 
+# OpenMP reads it once, when torch is loaded. Threads that spin at the end of each parallel loop starve those they wait
+# for as soon as two engines share their cores.
+_ENVIRONMENT: Final = {"OMP_WAIT_POLICY": "passive"}
+
 
 @dataclass(frozen=True, slots=True)
 class Death:
@@ -67,6 +71,7 @@ class EngineProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
+                env=_ENVIRONMENT | os.environ,
             )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

@@ -27,6 +27,7 @@ FIXES: Final[Mapping[str, str]] = {
     ExitCode.NO_SPACE.reason: "raise spec.cache.size",
     ExitCode.ACCESS_DENIED.reason: "check spec.model.tokenSecret and that its account may read the model",
     ExitCode.FETCH_FAILED.reason: "check that pods reach the model's host; it is tried again",
+    ExitCode.DEVICE_NOT_FOUND.reason: "check the driver and device plugin of the node, or set accelerator to cpu",
     ExitCode.USAGE.reason: "check spec.engine.extraArgs",
     IMAGE_PULL_FAILED: "check spec.engine.image and spec.imagePullSecrets",
     CONTAINER_CONFIG: "check the Secrets and ConfigMaps that the spec names",

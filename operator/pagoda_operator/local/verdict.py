@@ -18,6 +18,7 @@ HOPELESS = frozenset(
         ExitCode.OUT_OF_MEMORY,
         ExitCode.NO_SPACE,
         ExitCode.ACCESS_DENIED,
+        ExitCode.DEVICE_NOT_FOUND,
     }
 )
 """Exit codes after which trying again can't help; after others one more try is worth it."""

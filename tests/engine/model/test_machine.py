@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pagoda_engine.errors import ModelUnsupported, OutOfMemory
+from pagoda_engine.errors import DeviceNotFound, OutOfMemory
 from pagoda_engine.model import cache_size
 from pagoda_engine.model.device import available_memory, cpu_threads, resolve_device
 
@@ -47,7 +47,7 @@ def test_memory_is_what_the_cgroup_leaves_of_the_machines(cgroup, tmp_path):
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert resolve_device("auto").type == "cpu"
-    with pytest.raises(ModelUnsupported, match="sees no GPU"):
+    with pytest.raises(DeviceNotFound, match="sees no GPU"):
         resolve_device("cuda")
 
 

@@ -1,0 +1,167 @@
+"""Paged attention: decoding and prompts, with or without a cached prefix, causal, in windows; one kernel.
+
+A tile is up to eight rows, a row being one query head of one token, of those that share a KV head. Its scores over all
+visible blocks are kept, so that the softmax is the plain one; probabilities are divided by their sum at the end.
+"""
+
+from __future__ import annotations
+
+# mypy: disable-error-code="import-untyped, misc, no-any-return, no-untyped-call, no-untyped-def, return-value"
+# Numba and llvmlite are untyped, and types inside a kernel are Numba's.
+# ruff: noqa: E501 - one line a call reads better than ten
+from typing import Any, Final
+
+import numpy as np
+
+from pagoda_engine.kernels.cpu.jit import kernel, loose_kernel
+from pagoda_engine.kernels.cpu.lanes import LANES
+from pagoda_engine.kernels.cpu.norm import narrow
+from pagoda_engine.kernels.cpu.rotary import BLOCK
+from pagoda_engine.kernels.cpu.swiglu import exp
+from pagoda_engine.kernels.cpu.tiles import score_tile, value_tile
+from pagoda_engine.kernels.cpu.work import Shared, finish, take, take_next
+
+ROWS: Final = 8
+
+
+@kernel
+def attention(
+    words: Shared,
+    phase: int,
+    x: Any,
+    x_stride: int,
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    scale: float,
+    window: int,
+    tiles: Any,
+    num_tiles: int,
+    starts: Any,
+    contexts: Any,
+    tables: Any,
+    table_width: int,
+    keys: Any,
+    values: Any,
+    keys_at: int,
+    values_at: int,
+    queries: Any,
+    scores: Any,
+    chances: Any,
+    sums: Any,
+    thread: int,
+    span: int,
+    y: Any,
+    y_stride: int,
+) -> int:
+    """Shared among the threads. x: float32 [tokens, queries | ...], prepared; y: elements [tokens, heads * dim].
+
+    tiles: int64 [num_tiles, 2], a tile's sequence and first row; sequence i has the tokens `starts[i]:starts[i + 1]`,
+    the last of its `contexts[i]`; tables: int32, `table_width` blocks for each sequence; `window` 0 means none. The
+    next four are scratch of all threads, `ROWS` rows each: elements [dim], float32 and elements [span], float32 [dim
+    padded to whole panels], where `span` is a multiple of 32 that holds the longest context and sixteen more.
+    """
+    group = heads // kv_heads
+    panels = (dim + LANES - 1) // LANES
+    key_block = kv_heads * dim * BLOCK
+    value_block = kv_heads * panels * LANES * BLOCK
+    query_stride = (dim + 31) // 32 * 32
+    queries_at, scores_at, sums_at = thread * ROWS * query_stride, thread * ROWS * span, thread * ROWS * panels * LANES
+    piece = take(words, phase)
+    while piece < num_tiles * kv_heads:
+        tile, head = piece // kv_heads, piece % kv_heads
+        sequence, first = tiles[tile, 0], tiles[tile, 1]
+        start, context = starts[sequence], contexts[sequence]
+        count = starts[sequence + 1] - start
+        rows = min(ROWS, count * group - first)
+        for r in range(rows):
+            token, h = start + (first + r) // group, head * group + (first + r) % group
+            narrow(x, token * x_stride + h * dim, queries, queries_at + r * query_stride, dim)
+        position = context - count + first // group  # of the first row's token
+        high = context - count + (first + rows - 1) // group + 1
+        block = max(0, position + 1 - window) // BLOCK if window > 0 else 0
+        blocks = (high + BLOCK - 1) // BLOCK - block
+        table_at = sequence * table_width + block
+        _scores(rows, queries, queries_at, query_stride, keys, keys_at + head * dim * BLOCK, tables, table_at, key_block,
+                blocks, dim, scores, scores_at, span)  # fmt: skip
+        for r in range(rows):
+            seen = context - count + (first + r) // group + 1
+            low = max(0, seen - window) if window > 0 else 0
+            at = scores_at + r * span
+            total = soften(scores, at, low - block * BLOCK, seen - block * BLOCK, blocks * BLOCK, scale)
+            narrow(scores, at, chances, at, blocks * BLOCK)
+            scores[at] = total
+        _values(rows, chances, scores_at, span, values, values_at + head * panels * LANES * BLOCK, tables, table_at,
+                value_block, blocks, panels, sums, sums_at)  # fmt: skip
+        for r in range(rows):
+            inverse = np.float32(1) / scores[scores_at + r * span]
+            at = sums_at + r * panels * LANES
+            for d in range(dim):
+                sums[at + d] *= inverse
+            token, h = start + (first + r) // group, head * group + (first + r) % group
+            narrow(sums, at, y, token * y_stride + h * dim, dim)
+        piece = take_next(words, phase)
+    return finish(words, phase, num_tiles * kv_heads)
+
+
+@loose_kernel
+def soften(scores: Any, at: int, low: int, high: int, end: int, scale: float) -> float:
+    """Scores `low` to `high` to e^(scale * (score - largest)), all others up to `end` to 0. Returns their sum."""
+    best = scores[at + low]
+    for t in range(low, high):
+        best = max(best, scores[at + t])
+    total = np.float32(0)
+    for t in range(low, high):
+        chance = exp((scores[at + t] - best) * np.float32(scale))
+        scores[at + t] = chance
+        total += chance
+    for t in range(low):
+        scores[at + t] = 0
+    for t in range(high, end):
+        scores[at + t] = 0
+    return total
+
+
+@kernel
+def _scores(rows, x, x_at, x_stride, keys, keys_at, tables, table_at, block, blocks, dim, y, y_at, y_stride):  # noqa: ANN001, ANN202
+    for j in range(0, blocks - 1, 2):
+        if rows == 1:
+            score_tile(1, 2, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
+        elif rows == 2:
+            score_tile(2, 2, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
+        elif rows == 3:
+            score_tile(3, 2, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
+        elif rows == 4:
+            score_tile(4, 2, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
+        else:
+            score_tile(8, 2, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
+    if blocks % 2:
+        j = blocks - 1
+        if rows <= 4:
+            score_tile(4, 1, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
+        else:
+            score_tile(8, 1, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
+
+
+@kernel
+def _values(rows, x, x_at, x_stride, values, values_at, tables, table_at, block, blocks, panels, y, y_at):  # noqa: ANN001, ANN202
+    y_stride = panels * LANES
+    for p in range(0, panels - 1, 2):
+        at = values_at + p * LANES * BLOCK
+        if rows == 1:
+            value_tile(1, 2, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
+        elif rows == 2:
+            value_tile(2, 2, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
+        elif rows == 3:
+            value_tile(3, 2, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
+        elif rows == 4:
+            value_tile(4, 2, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
+        else:
+            value_tile(8, 2, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
+    if panels % 2:
+        p = panels - 1
+        at = values_at + p * LANES * BLOCK
+        if rows <= 4:
+            value_tile(4, 1, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
+        else:
+            value_tile(8, 1, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip

@@ -1,0 +1,99 @@
+"""A step's works through the fused decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from pagoda_engine.core.engine import Sample
+from pagoda_engine.core.request import Request
+from pagoda_engine.core.scheduler import Work
+from pagoda_engine.kernels.cpu import attention
+from pagoda_engine.kernels.cpu.rotary import BLOCK
+from pagoda_engine.kernels.cpu.step import Batch, Buffers, Shape, Weights, forward, phases
+from pagoda_engine.kernels.cpu.team import Team
+from pagoda_engine.kernels.cpu.work import Shared
+from pagoda_engine.model.fused.parts import Decoder
+from pagoda_engine.model.fused.room import Limits, cache_places, make_batch, make_buffers
+from pagoda_engine.model.fused.takeover import shape_of, take_over
+from pagoda_engine.model.sampler import sample
+
+
+class FusedRunner:
+    """`core.engine.Runner` on the CPU's kernels, over blocks of sixteen tokens."""
+
+    def __init__(self, decoder: Decoder, limits: Limits, threads: int) -> None:
+        """Takes the decoder's weights over: its modules are empty afterwards."""
+        shape = shape_of(decoder)
+        self._team = Team(threads, phases(shape, limits.tokens))
+        self._group = shape.heads // shape.kv_heads
+        self._batch: Batch = make_batch(shape, limits)
+        buffers = make_buffers(shape, limits, threads)
+        weights = take_over(decoder, cache_places(shape, limits.blocks))
+        self._job = _Job(shape, weights, buffers, self._batch)
+        self._best, self._best_values = buffers.best, buffers.best_values
+        rows = buffers.logits.reshape(-1, buffers.logits_stride)[:, : shape.vocabulary]
+        self._logits = torch.from_numpy(rows)
+
+    @torch.inference_mode()
+    def run(self, batch: Sequence[Work]) -> list[Sample]:
+        self._fill(batch)
+        self._team.run(self._job)
+        requests = [work.request for work in batch if work.samples]
+        tokens = self._best[: len(requests)].tolist()
+        finite = np.isfinite(self._best_values[: len(requests)]).tolist()
+        samples = [Sample(token) for token in tokens]
+        chosen = [row for row, request in enumerate(requests) if not (finite[row] and _takes_likeliest(request))]
+        if chosen:
+            drawn = sample(self._logits[chosen], [requests[row] for row in chosen])
+            for row, one in zip(chosen, drawn, strict=True):
+                samples[row] = one
+        return samples
+
+    def _fill(self, works: Sequence[Work]) -> None:
+        """Write the works into the batch's arrays."""
+        batch = self._batch
+        at = 0
+        tiles: list[tuple[int, int]] = []
+        sampled: list[int] = []
+        for index, work in enumerate(works):
+            count, blocks, first = len(work), work.request.blocks, work.start
+            stop = at + count
+            batch.ids[at:stop] = work.request.tokens[first : work.stop]
+            positions = np.arange(first, work.stop)
+            batch.positions[at:stop] = positions
+            table = np.array(blocks, dtype=np.int32)
+            row = index * batch.table_width
+            batch.tables[row : row + len(table)] = table
+            batch.slots[at:stop] = table[positions // BLOCK].astype(np.int64) * BLOCK + positions % BLOCK
+            batch.lasts[at:stop] = 0
+            # Was the block of the last token begun in this step?
+            batch.lasts[stop - 1] = first <= (work.stop - 1) // BLOCK * BLOCK
+            batch.starts[index] = at
+            batch.contexts[index] = work.stop
+            tiles += [(index, row) for row in range(0, count * self._group, attention.ROWS)]
+            if work.samples:
+                sampled.append(stop - 1)
+            at = stop
+        batch.starts[len(works)] = at
+        # The last tiles of a prompt see the most: begun first, none of them is waited for at the end.
+        batch.tiles[: len(tiles)] = tiles[::-1]
+        batch.sampled[: len(sampled)] = sampled
+        batch.counts[:] = at, len(tiles), len(sampled)
+
+
+class _Job:
+    """One step, as the team's threads run it."""
+
+    def __init__(self, shape: Shape, weights: Weights, buffers: Buffers, batch: Batch) -> None:
+        self._args = (shape, weights, buffers, batch)
+
+    def __call__(self, thread: int, words: Shared) -> None:
+        forward(thread, words, *self._args)
+
+
+def _takes_likeliest(request: Request) -> bool:
+    """Whether the next token is the likeliest one, whatever else the sampler could do."""
+    return request.params.greedy and (request.num_generated >= request.params.min_tokens or not request.stop_ids)

@@ -1,0 +1,54 @@
+"""Whether a model runs on kernels of our own, and if not, why; said once, at the start."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import TYPE_CHECKING, Final
+
+import torch
+from transformers import PreTrainedModel
+
+from pagoda_engine.core.scheduler import SchedulerConfig
+from pagoda_engine.model.device import cpu_threads
+
+if TYPE_CHECKING:
+    from pagoda_engine.model.fused.runner import FusedRunner
+
+_LOG: Final = logging.getLogger(__name__)
+_BLOCK: Final = 16
+_DTYPES: Final = (torch.bfloat16, torch.float32)
+
+
+def fused_runner(
+    model: PreTrainedModel, limits: SchedulerConfig, num_blocks: int, block_size: int
+) -> FusedRunner | None:
+    """A runner that has taken the model's weights over, or None: then the model is as it was."""
+    if model.device.type != "cpu":
+        return None
+    if reason := _obstacle(model, block_size):
+        _LOG.warning("the model runs on transformers' own layers, which is slower on this CPU: %s", reason)
+        return None
+    from pagoda_engine.model.fused.recognise import NotRecognised, recognise
+    from pagoda_engine.model.fused.room import Limits
+    from pagoda_engine.model.fused.runner import FusedRunner
+
+    try:
+        decoder = recognise(model, limits.max_model_len)
+    except NotRecognised as error:
+        name = type(model).__name__
+        _LOG.warning("%s runs on transformers' own layers, which is slower on this CPU: %s", name, error)
+        return None
+    room = Limits(limits.max_num_batched_tokens, limits.max_num_seqs, limits.max_model_len, num_blocks)
+    return FusedRunner(decoder, room, cpu_threads())
+
+
+def _obstacle(model: PreTrainedModel, block_size: int) -> str | None:
+    """What stands in the way of the kernels, as a sentence with the fix."""
+    if block_size != _BLOCK:
+        return f"--block-size is {block_size}, and the kernels work on blocks of {_BLOCK}"
+    if model.dtype not in _DTYPES:
+        return f"--dtype is {str(model.dtype).removeprefix('torch.')}, and the kernels compute bfloat16 and float32"
+    if importlib.util.find_spec("numba") is None:
+        return "Numba is not installed; install the project's extra `engine`"
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import logging
 from typing import TYPE_CHECKING, Final
@@ -40,7 +41,15 @@ def fused_runner(
         _LOG.warning("%s runs on transformers' own layers, which is slower on this CPU: %s", name, error)
         return None
     room = Limits(limits.max_num_batched_tokens, limits.max_num_seqs, limits.max_model_len, num_blocks)
-    return FusedRunner(decoder, room, cpu_threads())
+    runner = FusedRunner(decoder, room, cpu_threads())
+    _give_memory_back()
+    return runner
+
+
+def _give_memory_back() -> None:
+    """Return freed weights to the system: glibc keeps blocks below 32 MiB, which most layers' matrices are."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def _obstacle(model: PreTrainedModel, block_size: int) -> str | None:

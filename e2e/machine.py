@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Mapping
 
 from e2e.binaries import Missing
 
 COMMANDS = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux", "openssl": "openssl"}
 """Commands and the Debian packages that bring them."""
+
+_UNATTENDED = {"DEBIAN_FRONTEND": "noninteractive"}
+
+
+def install(commands: Mapping[str, str] = COMMANDS) -> None:
+    """Install the packages of commands that are missing, where that can be done without asking: as root on Debian."""
+    lacking = _lacking(commands)
+    if not lacking or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return
+    for command in (["update"], ["install", "--yes", "--no-install-recommends", *lacking]):
+        subprocess.run(["apt-get", "--quiet", "--quiet", *command], check=False, env=os.environ | _UNATTENDED)
 
 
 def check() -> None:
@@ -18,6 +31,9 @@ def check() -> None:
         raise Missing(f"pods run in Linux network namespaces; this is {sys.platform}")
     if os.geteuid() != 0:
         raise Missing("network namespaces for pods need root; run `sudo make e2e`, or as root in a container")
-    lacking = sorted({package for command, package in COMMANDS.items() if shutil.which(command) is None})
-    if lacking:
+    if lacking := _lacking(COMMANDS):
         raise Missing(f"install {' '.join(lacking)} (`apt-get install {' '.join(lacking)}`)")
+
+
+def _lacking(commands: Mapping[str, str]) -> list[str]:
+    return sorted({package for command, package in commands.items() if shutil.which(command) is None})

@@ -1,4 +1,4 @@
-"""`python -m e2e.prerequisites`: fetch and build what `pytest e2e` needs, telling how far it is.
+"""`python -m e2e.prerequisites`: install, fetch and build what `pytest e2e` needs, telling how far it is.
 
 Always exits with 0: where something can't be had the scenarios skip with the same words, and say so in their summary.
 """
@@ -12,6 +12,7 @@ from e2e import binaries, machine
 
 def main() -> int:
     try:
+        machine.install()
         machine.check()
         binaries.find(lambda line: print(line, file=sys.stderr, flush=True))
     except binaries.Missing as missing:

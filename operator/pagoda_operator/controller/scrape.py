@@ -47,7 +47,7 @@ Reports = Mapping[str, PodReport]
 
 def worth_telling(told: Reports, known: Reports, elapsed: float) -> bool:
     """Whether what is known of a service's pods differs enough from what was told `elapsed` seconds ago."""
-    if _stages(told) != _stages(known):
+    if _phases(told) != _phases(known):
         return True
     if elapsed >= PERCENT_PAUSE and any(_moved(told[pod].progress, known[pod].progress) for pod in known):
         return True
@@ -57,8 +57,12 @@ def worth_telling(told: Reports, known: Reports, elapsed: float) -> bool:
     return elapsed >= QUEUE_PAUSE and old != new
 
 
-def _stages(reports: Reports) -> dict[str, Stage | None]:
-    return {pod: report.progress.stage if report.progress else None for pod, report in reports.items()}
+def _phases(reports: Reports) -> dict[str, tuple[Stage | None, bool]]:
+    """What each pod is doing, and whether its queue is known: an engine says that it is ready before it is asked."""
+    return {
+        pod: (report.progress.stage if report.progress else None, report.waiting is not None)
+        for pod, report in reports.items()
+    }
 
 
 def _moved(old: Progress | None, new: Progress | None) -> bool:

@@ -40,6 +40,8 @@ def serving(waiting, running):
         (serving(4, 9), serving(5, 9), 14.9, False),  # a queue that moves
         (serving(4, 9), serving(5, 9), 15, True),
         (serving(4, 9), serving(4, 9), 1e9, False),  # steady
+        # Ready by its own word, then asked for its queue: nobody waits is news to who knew nothing.
+        (serving(None, None), serving(0, 0), 0, True),
     ],
 )
 def test_only_what_is_worth_a_write_is_told(told, known, elapsed, expected):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +77,3 @@ def model_card(name: str, created: int, max_model_len: int | None, root: str) ->
         "parent": None,
         "max_model_len": max_model_len,
     }
-
-
-def total_tokens(lasts: Sequence[Piece]) -> int:
-    return sum(piece.tokens for piece in lasts)

@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 QUESTION ?= What is the capital of France?
 
-.PHONY: help setup demo test e2e check format lint types imports lock crd docs image chart clean
+.PHONY: help setup demo test e2e check bench format lint types imports lock crd docs image chart clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Pagoda needs Python 3.11 or later; $(PYTHON) is {v[0]}.{v[1]}. Try: make setup PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -36,6 +36,9 @@ test: $(STAMP) ## Unit, property and product tests: no cluster, no GPU
 e2e: $(STAMP) ## Scenarios on a real control plane, built once into the user's cache
 	$(BIN)/python -m e2e.prerequisites
 	$(BIN)/python -m pytest e2e
+
+bench: $(STAMP) ## This engine beside transformers' generate, on this machine (QUICK=1 for a first look)
+	$(BIN)/python -m bench.compare $(if $(QUICK),--quick)
 
 check: lint types imports test ## All that CI runs, except e2e
 

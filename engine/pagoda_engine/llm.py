@@ -10,25 +10,25 @@ for completion in llm.generate(["The capital of France is"], SamplingParams(temp
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
 from transformers.utils.logging import tqdm
 
 from pagoda_engine.contract import EngineArgs, Progress
 from pagoda_engine.core.engine import RequestOutput
 from pagoda_engine.core.request import FinishReason, Request
 from pagoda_engine.model.build import build_engine
-from pagoda_engine.model.checkpoint import Checkpoint
+from pagoda_engine.model.card import read_model_card
 from pagoda_engine.sampling_params import SamplingParams
+from pagoda_engine.server.chat_template import ChatTemplate
 from pagoda_engine.server.detokenizer import Detokenizer
 from pagoda_engine.server.stop_strings import StopStrings
-from pagoda_engine.source import resolve
 
 Prompt = str | Sequence[int]
+Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,15 @@ class LLM:
         args = EngineArgs(model=model, **engine_args)
         if problem := args.problem():
             raise ValueError(problem)
+        card = read_model_card(args)
         self._engine = build_engine(args, on_progress or (lambda _: None))
-        source = Checkpoint.at(Path(resolve(args.model, args.download_dir))).source
-        self._tokenizer = AutoTokenizer.from_pretrained(**source)
+        self._eos_token_ids = card.eos_token_ids | self._engine.info.eos_token_ids
+        self._tokenizer: Tokenizer = Tokenizer.from_str(card.tokenizer)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        self._chat_template = ChatTemplate(card.chat_template, card.special_tokens) if card.chat_template else None
         self._submitted = 0
 
     def generate(
@@ -79,37 +85,81 @@ class LLM:
         generations = [self._submit(*pair) for pair in zip(prompts, params, strict=True)]
         open_ = {generation.request.id: generation for generation in generations}
         with tqdm(total=len(generations), disable=not use_tqdm, unit="prompt") as bar:
+            speed = _Speed()
             try:
                 while self._engine.has_work:
                     for output in self._engine.step():
-                        if open_[output.request_id].take(output):
+                        generation = open_[output.request_id]
+                        speed.count(generation.request, output)
+                        if generation.take(output):
                             self._engine.abort(output.request_id)
                             del open_[output.request_id]
                             bar.update()
+                    bar.set_postfix_str(str(speed), refresh=False)
             finally:
                 for request_id in open_:  # only after an exception, Ctrl-C among them
                     self._engine.abort(request_id)
         return [generation.completion() for generation in generations]
 
+    def chat(
+        self,
+        conversations: Sequence[Message] | Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        use_tqdm: bool = True,
+    ) -> list[Completion]:
+        """The next turn of one conversation, or of each of several, through the model's own chat template.
+
+        A message is `{"role": ..., "content": ...}`; `chat_template_kwargs` are further variables of the template. The
+        rest is as in `generate`. Raises ValueError where the model has no template, or its template refuses a message.
+        """
+        if self._chat_template is None:
+            raise ValueError("this model has no chat template; use generate")
+        several: Any = [conversations] if conversations and isinstance(conversations[0], Mapping) else conversations
+        prompts = []
+        for messages in several:
+            text = self._chat_template.render(
+                messages, add_generation_prompt=add_generation_prompt, variables=chat_template_kwargs
+            )
+            # A template's text holds its special tokens already.
+            prompts.append(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self.generate(prompts, params, use_tqdm=use_tqdm)
+
     def _submit(self, prompt: Prompt, params: SamplingParams) -> _Generation:
-        token_ids = self._tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else list(prompt)
+        token_ids = self._tokenizer.encode(prompt).ids if isinstance(prompt, str) else list(prompt)
         self._submitted += 1
         request = Request(
             id=str(self._submitted),
             prompt_token_ids=token_ids,
             params=replace(params, stop=()),
-            eos_token_ids=self._engine.info.eos_token_ids,
+            eos_token_ids=self._eos_token_ids,
             arrival_time=time.monotonic(),
         )
         detokenizer = Detokenizer(
-            self._tokenizer.backend_tokenizer,
-            frozenset(self._tokenizer.all_special_ids),
-            token_ids,
-            skip_special=params.skip_special_tokens,
+            self._tokenizer, self._special_ids, token_ids, skip_special=params.skip_special_tokens
         )
         stops = StopStrings(params.stop, include=params.include_stop_str_in_output)
         self._engine.add(request)
         return _Generation(request, detokenizer, stops)
+
+
+class _Speed:
+    """Tokens a second since the start, of prompts that were read and of texts that were written."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._input = self._output = 0
+
+    def count(self, request: Request, output: RequestOutput) -> None:
+        if output.queue_seconds is not None:  # the request's first output
+            self._input += len(request.prompt_token_ids)
+        self._output += len(output.token_ids) + (output.stop_token_id is not None)
+
+    def __str__(self) -> str:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        return f"input {self._input / seconds:.0f} tokens/s, output {self._output / seconds:.0f} tokens/s"
 
 
 class _Generation:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pagoda_engine.contract import EngineArgs, ExitCode, Progress, Stage
 from pagoda_engine.errors import PagodaError
 from pagoda_engine.ipc.channel import Channel, Closed
-from pagoda_engine.ipc.messages import Failed, Loading
+from pagoda_engine.ipc.messages import Failed, Loading, Ready
 from pagoda_engine.process.lifetime import end_with_parent, leave_signals_to_parent
+
+if TYPE_CHECKING:
+    from pagoda_engine.core.engine import EngineInfo
+    from pagoda_engine.model.card import ModelCard
 
 _PROGRESS_INTERVAL: Final = 0.1
 """Seconds between two reports of the same stage: a loader may tell of every tensor."""
@@ -46,13 +50,26 @@ def _serve(args: EngineArgs, channel: Channel) -> None:
     progress(Progress(Stage.STARTING, message="importing torch and transformers"))
     # Imported this late so that the HTTP process hears from the engine before the seconds that torch takes.
     from pagoda_engine.model.build import build_engine
+    from pagoda_engine.model.card import read_model_card
     from pagoda_engine.process.loop import EngineLoop
-    from pagoda_engine.process.model_card import read_model_card
 
     card = read_model_card(args)
     core = build_engine(args, progress)
-    channel.send(card.ready(core.info))
+    channel.send(_ready(card, core.info))
     EngineLoop(core, channel, card.eos_token_ids | core.info.eos_token_ids).run()
+
+
+def _ready(card: ModelCard, info: EngineInfo) -> Ready:
+    return Ready(
+        tokenizer=card.tokenizer,
+        chat_template=card.chat_template,
+        special_tokens=card.special_tokens,
+        sampling_defaults=card.sampling_defaults,
+        vocab_size=info.vocab_size,
+        max_model_len=info.max_model_len,
+        num_blocks=info.num_blocks,
+        block_size=info.block_size,
+    )
 
 
 class _ProgressSender:

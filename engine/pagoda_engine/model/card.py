@@ -1,7 +1,7 @@
 """What a model says of itself besides its weights: tokenizer, chat template, end tokens, sampling defaults.
 
-Read with transformers from a folder or a GGUF file, so that it is exactly what `transformers` would use; sent to the
-HTTP process as plain data.
+Read with transformers from a folder or a GGUF file, so that it is exactly what `transformers` would use; plain data,
+since the HTTP process has no transformers.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from typing import Any, Final
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from pagoda_engine.contract import EngineArgs
-from pagoda_engine.core.engine import EngineInfo
 from pagoda_engine.errors import ModelCorrupt, ModelUnsupported
-from pagoda_engine.ipc.messages import Ready
 from pagoda_engine.model.checkpoint import Checkpoint
 from pagoda_engine.source import resolve
 
@@ -24,9 +22,11 @@ _SAMPLING_DEFAULTS: Final = ("temperature", "top_p", "top_k", "min_p")
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """See `ipc.messages.Ready` for the fields; `eos_token_ids` end a request in the engine process.
+    """`tokenizer` is the JSON of a `tokenizers.Tokenizer`; `special_tokens` are the names that chat templates use, such
+    as `bos_token`; `sampling_defaults` are the model's own of temperature, top_p, top_k, min_p.
 
-    A chat model's turn often ends with the tokenizer's EOS where its config names another: both count, as in vLLM.
+    `eos_token_ids` end a text: a chat model's turn often ends with the tokenizer's EOS where its config names another,
+    and both count, as in vLLM.
     """
 
     tokenizer: str
@@ -34,18 +34,6 @@ class ModelCard:
     special_tokens: dict[str, str]
     sampling_defaults: dict[str, float]
     eos_token_ids: frozenset[int]
-
-    def ready(self, info: EngineInfo) -> Ready:
-        return Ready(
-            tokenizer=self.tokenizer,
-            chat_template=self.chat_template,
-            special_tokens=self.special_tokens,
-            sampling_defaults=self.sampling_defaults,
-            vocab_size=info.vocab_size,
-            max_model_len=info.max_model_len,
-            num_blocks=info.num_blocks,
-            block_size=info.block_size,
-        )
 
 
 def read_model_card(args: EngineArgs) -> ModelCard:

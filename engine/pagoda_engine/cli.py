@@ -8,6 +8,8 @@ reason the summaries stand here and are not read from the commands' own modules.
 from __future__ import annotations
 
 import difflib
+import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -33,7 +35,17 @@ _EXTRAS: Mapping[str, str] = {"pagoda_engine": "engine", "pagoda_operator": "ope
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `pagoda ARGV` and return its exit code. Errors of use are one line on stderr and ExitCode.USAGE."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has had enough (`| head`). Nothing more may be written, by the interpreter neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
     commands = {point.name: point for point in entry_points(group=GROUP)}
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage(commands))

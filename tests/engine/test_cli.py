@@ -91,6 +91,15 @@ def test_help_imports_nothing_but_the_contract():
     assert done.stdout.splitlines()[-1] == expected
 
 
+def test_a_reader_that_goes_away_ends_a_command_without_a_traceback():
+    """As `pagoda --help | head -0` does; the code is the one of a process that SIGPIPE ended."""
+    command = [sys.executable, "-m", "pagoda_engine.cli", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
 def test_the_installed_entry_points_are_those_declared():
     """An installation of an older checkout would lack commands; this says so before anything else fails."""
     installed = {point.name: point.value for point in entry_points(group=cli.GROUP)}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -126,8 +127,9 @@ class Progress:
             raise ValueError(f"not a progress document: {text[:80]!r}")
         values = _known(cls, document)
         for name in ("percent", "bytes_done", "bytes_total", "eta_seconds"):
-            if not isinstance(values.get(name), int | float | None):
-                raise ValueError(f"not a progress document: {name} is {values[name]!r}, not a number")
+            number = values.get(name)
+            if not isinstance(number, int | float | None) or (number is not None and not math.isfinite(number)):
+                raise ValueError(f"not a progress document: {name} is {number!r}, not a finite number")
         return cls(**{**values, "stage": Stage(document["stage"]), "message": str(values.get("message", ""))})
 
     def __str__(self) -> str:

@@ -130,7 +130,10 @@ def test_a_later_versions_progress_is_understood():
     assert Progress.from_json(json.dumps(document)) == Progress(Stage.LOADING, 43.0)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"percent": 1}', '{"stage": "dancing"}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", "{}", '{"percent": 1}', '{"stage": "dancing"}', '{"stage": "starting", "percent": NaN}'],
+)
 def test_what_is_no_progress_document_is_a_value_error(text):
     """Another program may listen on a pod's port."""
     with pytest.raises(ValueError, match=r".+"):

@@ -25,6 +25,10 @@ from pagoda_operator.local.verdict import condition, failure, is_serving
 LOOK = 0.2
 """Seconds between two looks at the service; it costs a copy of two small objects."""
 
+QUEUE_PATIENCE = 5.0
+"""Seconds that a service which serves may take to tell of its queue, so that the table is whole; an engine of another
+image may never tell."""
+
 
 class UpError(Exception):
     """Nothing was started, or it came to nothing: sentences for the user, and the code to end with."""
@@ -84,12 +88,16 @@ class Session:
 
     async def _until_serving(self) -> Object | None:
         """The service once it is ready; None where the user gave up. Raises UpError where it never will be."""
-        line = ProgressLine(sys.stderr, asyncio.get_running_loop().time)
+        now = asyncio.get_running_loop().time
+        line = ProgressLine(sys.stderr, now)
+        serving_since: float | None = None
         try:
             while self._stop.empty():
                 service = await self._service()
                 if is_serving(service):
-                    return service
+                    serving_since = now() if serving_since is None else serving_since
+                    if "queue" in service["status"] or now() - serving_since > QUEUE_PATIENCE:
+                        return service
                 if failed := failure(service, await self._cluster.list(POD, self._namespace)):
                     raise UpError("\n".join(failed.lines), failed.exit_code)
                 line.show(_doing(service))

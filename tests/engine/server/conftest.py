@@ -1,5 +1,7 @@
 """A tiny real model on disk, the real `pagoda serve` as a process around it, and clients."""
 
+import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -154,6 +156,26 @@ class Server:
         """Wait until the engine has nothing left: every gauge is back at 0."""
         names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
         self.wait_for(lambda: all(self.metric(name) == 0 for name in names), seconds=60)
+
+    @contextlib.asynccontextmanager
+    async def watched(self):
+        """The most requests seen `running` and `waiting` at once while the block runs, in the dictionary it yields."""
+        peaks = {"running": 0.0, "waiting": 0.0}
+
+        async def watch():
+            while True:
+                for name in peaks:
+                    value = await asyncio.to_thread(self.metric, f"vllm:num_requests_{name}")
+                    peaks[name] = max(peaks[name], value)
+                await asyncio.sleep(0)
+
+        watcher = asyncio.create_task(watch())
+        try:
+            yield peaks
+        finally:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
 
     @staticmethod
     def events(text: str) -> list[dict]:

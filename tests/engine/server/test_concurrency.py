@@ -1,7 +1,6 @@
 """Many clients at once: all are answered, none disturbs another, and nothing is left behind."""
 
 import asyncio
-import contextlib
 import json
 import socket
 
@@ -26,7 +25,6 @@ def open_stream(server, body) -> socket.socket:
 async def test_64_streams_share_16_places_and_all_end_well(server):
     """They wait in turn, which the gauges show, and each gets the text that it gets alone."""
     prompts = [f"client {index} says" for index in range(64)]
-    seen = {"vllm:num_requests_running": 0.0, "vllm:num_requests_waiting": 0.0}
     async with httpx.AsyncClient(base_url=server.url, timeout=240, limits=httpx.Limits(max_connections=80)) as client:
 
         async def complete(prompt, **options):
@@ -38,22 +36,13 @@ async def test_64_streams_share_16_places_and_all_end_well(server):
             choices = [event["choices"][0] for event in server.events(response.text)]
             return "".join(choice["text"] for choice in choices), choices[-1]["finish_reason"]
 
-        async def watch():
-            while True:
-                for name in seen:
-                    seen[name] = max(seen[name], await asyncio.to_thread(server.metric, name))
-                await asyncio.sleep(0)
-
-        watcher = asyncio.create_task(watch())
-        streamed = await asyncio.gather(*map(complete, prompts))
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
+        async with server.watched() as peaks:
+            streamed = await asyncio.gather(*map(complete, prompts))
         alone = [await complete(prompt, stream=False) for prompt in prompts[:8]]
     assert streamed[:8] == alone
     assert all(reason == "length" for _, reason in streamed)
-    assert 0 < seen["vllm:num_requests_running"] <= 16
-    assert seen["vllm:num_requests_waiting"] > 0
+    assert 0 < peaks["running"] <= 16
+    assert peaks["waiting"] > 0
     await asyncio.to_thread(server.quiet)
 
 

@@ -79,10 +79,10 @@ def expected(demo_path) -> tuple[list[list[int]], list[list[int]]]:
     return prompts, answers
 
 
-def ask(client, question, **options):
+def ask(client, question, *, temperature=0.0, **options):
     messages = [{"role": "user", "content": question}]
     return client.chat.completions.create(
-        model="smollm2", messages=messages, max_tokens=MAX_TOKENS, temperature=0, **options
+        model="smollm2", messages=messages, max_tokens=MAX_TOKENS, temperature=temperature, **options
     )
 
 
@@ -116,3 +116,26 @@ async def test_greedy_answers_all_at_once_are_those_of_transformers(demo_server,
     ) as client:
         answers = await asyncio.gather(*(ask(client, question, extra_body=TOKEN_IDS) for question in QUESTIONS))
     assert [token_ids(answer) for answer in answers] == expected[1]
+
+
+async def test_64_chat_streams_on_16_places_all_end_and_the_queue_is_empty_again(demo_server):
+    """While they run, the gauges show 16 that run and others that wait."""
+    async with openai.AsyncOpenAI(
+        base_url=f"{demo_server.url}/v1", api_key="none", max_retries=0, timeout=600
+    ) as client:
+
+        async def stream(number: int) -> tuple[str, int]:
+            prompt = f"Tell me {number} facts about the number {number}."
+            events = await ask(client, prompt, stream=True, temperature=0.7, seed=number)
+            reason, length = None, 0
+            async for event in events:
+                reason = event.choices[0].finish_reason or reason
+                length += len(event.choices[0].delta.content or "")
+            return reason, length
+
+        async with demo_server.watched() as peaks:
+            ended = await asyncio.gather(*map(stream, range(1, 65)))
+    assert all(reason in ("stop", "length") and length > 0 for reason, length in ended)
+    assert peaks["running"] == 16
+    assert 0 < peaks["waiting"] <= 64
+    await asyncio.to_thread(demo_server.quiet)

@@ -20,13 +20,27 @@ from pagoda_engine.errors import ModelUnsupported
 
 IMPLEMENTATION: Final = "pagoda_paged"
 
-# What some architectures hand to their attention beyond the plain kind, by transformers' names.
-_UNSUPPORTED: Final = {
-    "softcap": "soft-capped attention logits",
-    "s_aux": "attention sinks",
-    "position_bias": "an attention bias",
-    "cache": "a cache of its own",
-}
+# Keyword arguments, by transformers' names, that change nothing here: a step knows positions and lengths, and this is
+# inference. Any other one that is not None asks for something that the kernels don't compute.
+_HARMLESS: Final = frozenset(
+    {
+        "cu_seq_lens_k",
+        "cu_seq_lens_q",
+        "deterministic",
+        "dropout",
+        "head_mask",
+        "logits_to_keep",
+        "max_length_k",
+        "max_length_q",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "position_embeddings",
+        "position_ids",
+        "return_dict",
+        "use_cache",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,26 @@ class LayerCache:
     values: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionOptions:
+    """What a layer asks of softmax attention. All of it is about the logits, which are computed in float32.
+
+    `scale` multiplies them. With a `softcap` they become `softcap * tanh(logit / softcap)` (Gemma 2, arXiv 2408.00118).
+    With a `window` a token sees itself and the `window - 1` before it. `sinks` [heads] are one more logit for each
+    head, neither scaled nor capped, that takes part in the softmax and has no value (gpt-oss; arXiv 2309.17453).
+    """
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether scale and window say it all."""
+        return self.softcap is None and self.sinks is None
+
+
 class AttentionKernels(Protocol):
     """The operations that a device's kernels implement; made once for each step, so that indices are shared by layers.
 
@@ -63,10 +97,10 @@ class AttentionKernels(Protocol):
     def write_kv(self, layer: LayerCache, keys: Tensor, values: Tensor) -> None:
         """Write the step's keys and values [tokens, kv_heads, head_dim] to their slots."""
 
-    def paged_attention(self, layer: LayerCache, queries: Tensor, scale: float, window: int | None) -> Tensor:
+    def paged_attention(self, layer: LayerCache, queries: Tensor, options: AttentionOptions) -> Tensor:
         """Causal attention of queries [tokens, heads, head_dim] to their own sequences' cached tokens.
 
-        With a `window`, a token sees itself and the `window - 1` before it. Returns [tokens, heads, value_dim].
+        Returns [tokens, heads, value_dim].
         """
 
 
@@ -77,7 +111,7 @@ class AttentionStep(Protocol):
     """What a layer's attention is asked of."""
 
     def attend(
-        self, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None
+        self, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor, options: AttentionOptions
     ) -> Tensor:
         """Store keys and values, and return the attention's output. Shapes as in `AttentionKernels`."""
 
@@ -90,11 +124,11 @@ class PagedStep:
     layers: tuple[LayerCache, ...]
 
     def attend(
-        self, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None
+        self, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor, options: AttentionOptions
     ) -> Tensor:
         layer = self.layers[layer_index]
         self.kernels.write_kv(layer, keys, values)
-        return self.kernels.paged_attention(layer, queries, scale, window)
+        return self.kernels.paged_attention(layer, queries, options)
 
 
 def register() -> None:
@@ -110,9 +144,11 @@ def forward(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     is_causal: bool | None = None,
     pagoda_step: AttentionStep | None = None,
-    **options: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query, key, value [1, heads, tokens, dim] to [1, tokens, heads, dim].
 
@@ -121,22 +157,20 @@ def forward(
     name = type(module).__name__
     if pagoda_step is None:
         raise ModelUnsupported(f"{name} does not pass its caller's arguments on to attention; serve another model")
-    for option, meaning in _UNSUPPORTED.items():
-        if options.get(option) is not None:
-            raise ModelUnsupported(f"{name} wants {meaning}, which this engine does not compute yet")
+    for option, setting in others.items():
+        if option not in _HARMLESS and setting is not None:
+            raise ModelUnsupported(f"{name} wants attention with {option!r}, which this engine does not compute")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if not causal or attention_mask is not None:
         raise ModelUnsupported(f"{name} wants attention that is not causal, which this engine does not compute")
     layer_index = getattr(module, "layer_idx", None)
     if layer_index is None:
         raise ModelUnsupported(f"{name} does not know which layer it is in; serve another model")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     output = pagoda_step.attend(
         layer_index,
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
-        scale,
-        sliding_window,
+        AttentionOptions(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap, s_aux),
     )
     return output.unsqueeze(0), None

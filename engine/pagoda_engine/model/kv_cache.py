@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pagoda_engine.errors import ModelUnsupported
-from pagoda_engine.model.attention import LayerCache
+from pagoda_engine.model.attention import AttentionOptions, LayerCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,7 @@ class ShapeProbe:
         queries: Tensor,
         keys: Tensor,
         values: Tensor,
-        scale: float,  # noqa: ARG002 - the protocol's signature
-        window: int | None,  # noqa: ARG002
+        options: AttentionOptions,  # noqa: ARG002 - the protocol's signature
     ) -> Tensor:
         if layer_index in self._shapes:
             raise ModelUnsupported(f"layer {layer_index} attends twice in one pass, which this engine does not compute")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pagoda_engine.kernels import plain
+from pagoda_engine.model.attention import AttentionOptions
 from pagoda_engine.model.fused.parts import Decoder, Layer, Norm
 
 _TOKENS: Final = 12
@@ -81,10 +82,13 @@ class _PlainStep:
         self.asked: dict[int, _Attention] = {}
 
     def attend(
-        self, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None
+        self, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor, options: AttentionOptions
     ) -> Tensor:
         if queries.shape[-1] != values.shape[-1]:
             raise NotRecognised("its keys and values differ in size")
+        if not options.plain:
+            raise NotRecognised("its attention caps logits or has sinks")
+        scale, window = options.scale, options.window
         self.asked[layer_index] = _Attention(queries.shape[-1], scale, window)
         return plain.attention(queries.float(), keys.float(), values.float(), scale, window).to(queries.dtype)
 

@@ -16,12 +16,13 @@ from pagoda_engine.core.engine import EngineCore, EngineInfo
 from pagoda_engine.core.request import Request
 from pagoda_engine.core.scheduler import Scheduler, SchedulerConfig, Work
 from pagoda_engine.errors import ModelUnsupported, OutOfMemory
-from pagoda_engine.model import cache_size
+from pagoda_engine.model import cache_size, rotary
 from pagoda_engine.model.attention import LayerCache
 from pagoda_engine.model.checkpoint import Checkpoint, checkpoint_dtype, model_class
 from pagoda_engine.model.device import available_memory, cpu_threads, has_bfloat16, resolve_device
-from pagoda_engine.model.kv_cache import LayerShape, ShapeProbe, allocate
+from pagoda_engine.model.kv_cache import LayerShape, allocate
 from pagoda_engine.model.loader import load
+from pagoda_engine.model.probe import probe
 from pagoda_engine.model.runner import ModelRunner
 from pagoda_engine.model.torch_attention import TorchAttention
 from pagoda_engine.sampling_params import SamplingParams
@@ -59,9 +60,11 @@ def build_engine(args: EngineArgs, on_progress: OnProgress) -> EngineCore:
         on_percent=lambda percent: on_progress(Progress(Stage.LOADING, percent)),
     )
 
+    rotary.settle(model, max_model_len)
+
     on_progress(Progress(Stage.WARMING))
     limits = _limits(args, max_model_len)
-    shapes = _probe(model, config.num_hidden_layers)
+    shapes = probe(model, max_model_len)
     blocks = cache_size.num_blocks(
         _cache_bytes(args, model, shapes, limits),
         args.block_size * sum(shape.bytes for shape in shapes),
@@ -114,16 +117,6 @@ def _limits(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
         max_prefill_tokens=max(1, budget // 4),
         max_model_len=max_model_len,
     )
-
-
-@torch.inference_mode()
-def _probe(model: PreTrainedModel, num_layers: int) -> tuple[LayerShape, ...]:
-    """What each layer stores of a token, seen in one pass over two tokens."""
-    probe = ShapeProbe()
-    tokens = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
-    positions = torch.arange(2, device=model.device)[None]
-    model(input_ids=tokens, position_ids=positions, use_cache=False, pagoda_step=probe)
-    return probe.shapes(num_layers)
 
 
 def _runner(model: PreTrainedModel, layers: tuple[LayerCache, ...], block_size: int) -> ModelRunner:

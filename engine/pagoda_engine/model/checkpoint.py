@@ -18,8 +18,8 @@ from pagoda_engine.source import gguf, safetensors
 _INDEX: Final = "model.safetensors.index.json"
 _SINGLE: Final = "model.safetensors"
 
-# Rotary embeddings that rescale by the longest sequence of a batch would let requests change each other's text.
-_BATCH_DEPENDENT_ROPE: Final = ("dynamic", "longrope")
+# transformers' names of layers whose whole state is keys and values, seen by all later tokens or by the next few.
+_ATTENTION_LAYERS: Final = frozenset({"full_attention", "sliding_attention"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +108,20 @@ class Checkpoint:
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class that runs this config. Raises ModelUnsupported naming what the engine can't run."""
     name = (config.architectures or [type(config).__name__])[0]
+    if "text_config" in config.sub_configs:
+        raise ModelUnsupported(f"{name} reads more than text; this engine runs language models only")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelUnsupported(f"{name} is no decoder-only language model; this engine runs those only")
     found: type[PreTrainedModel] = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if not found._supports_attention_backend:
         raise ModelUnsupported(f"{name} has attention of its own in transformers, which can't use a paged cache")
+    if others := sorted(set(getattr(config, "layer_types", None) or ()) - _ATTENTION_LAYERS):
+        raise ModelUnsupported(
+            f"{name} has layers of {', '.join(others)}; this engine runs models with softmax attention in every layer"
+        )
     if quantization := getattr(config, "quantization_config", None):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
         raise ModelUnsupported(f"{name} is quantised by {method}; take an unquantised checkpoint or a GGUF file")
-    for kind in _rope_types(config):
-        if kind in _BATCH_DEPENDENT_ROPE:
-            raise ModelUnsupported(f"{name} has rotary embeddings of type {kind!r}, which this engine can't run yet")
     return found
 
 
@@ -128,14 +131,6 @@ def checkpoint_dtype(config: PreTrainedConfig) -> torch.dtype | None:
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype.removeprefix("torch."), None)
     return dtype if isinstance(dtype, torch.dtype) else None
-
-
-def _rope_types(config: PreTrainedConfig) -> Iterator[str]:
-    """The types of rotary embeddings: one for the model, or one for each type of layer."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    for candidate in (parameters, *parameters.values()):
-        if isinstance(candidate, dict) and isinstance(candidate.get("rope_type"), str):
-            yield candidate["rope_type"]
 
 
 def _document(path: Path) -> dict[str, Any]:

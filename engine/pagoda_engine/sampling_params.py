@@ -34,6 +34,11 @@ class SamplingParams:
     def greedy(self) -> bool:
         return self.temperature == 0
 
+    @property
+    def reads_history(self) -> bool:
+        """Whether choosing a token takes the one before it on the host: then its step does not overlap the next."""
+        return False
+
     def problem(self) -> str | None:
         """The first value out of range as a sentence naming field, value and range, or None."""
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

@@ -107,10 +107,12 @@ class BlockPool:
             self._block_of[key] = block
             self._hash_of[block] = key
 
-    def unfile(self, blocks: Iterable[int]) -> None:
-        """Let nobody find these blocks again: their contents are not to be trusted."""
-        for block in blocks:
-            self._forget(block)
+    def unfile(self, keys: Iterable[bytes]) -> None:
+        """Let nobody find blocks under these keys again: their contents are not to be trusted."""
+        for key in keys:
+            block = self._block_of.pop(key, None)
+            if block is not None:
+                self._hash_of[block] = None
 
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Raise RuntimeError unless the books agree with the block tables of all requests that hold blocks."""

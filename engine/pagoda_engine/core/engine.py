@@ -1,4 +1,10 @@
-"""The engine core: schedule, run, commit. One call of `step` is one pass of the model."""
+"""The engine core: schedule, launch, read. One call of `step` is one pass of the model.
+
+Where a device computes by itself, step n + 1 is scheduled and launched before the samples of step n are read, so that
+the device never waits for us. Then a request's newest token is in flight: the next step counts on it and the runner
+feeds it on, but nobody here knows it yet. If it turns out to have ended the request, what the next step made for that
+request is thrown away when it is read; nobody outside sees a difference.
+"""
 
 from __future__ import annotations
 
@@ -63,11 +69,37 @@ class Sample:
     error: str | None = None
 
 
-class Runner(Protocol):
-    """Computes a step's work. The one implementation is `pagoda_engine.model.runner`; tests have a model-free one."""
+class Launched(Protocol):
+    """A step that the device is computing, or has computed."""
 
-    def run(self, batch: Sequence[Work]) -> list[Sample]:
-        """Compute all works and return a sample for each that `samples`, in the batch's order."""
+    def samples(self) -> list[Sample]:
+        """A sample for each work that `samples`, in the batch's order; waits for this launch, but for no later one."""
+
+
+class Runner(Protocol):
+    """Computes a step's work: `pagoda_engine.model.runner` and its faster kin; tests have a model-free one."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether `launch` returns before the work is done, so that launching once more before reading gains time."""
+
+    def launch(self, batch: Sequence[Work]) -> Launched:
+        """Begin to compute all works, after those of every launch before it.
+
+        At most one launch is unread when this is called. A work that is `in_flight` takes the token that this unread
+        launch samples for its request, on the device. Requests change afterwards (blocks, tokens, their end): what a
+        launch needs of them it takes before it returns.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a runner that does not overlap returns: all was done when `launch` returned."""
+
+    results: list[Sample]
+
+    def samples(self) -> list[Sample]:
+        return self.results
 
 
 class EngineCore:
@@ -81,11 +113,12 @@ class EngineCore:
         self._seeds_given = 0
         self._requests: dict[str, Request] = {}
         self._refused: list[RequestOutput] = []
+        self._unread: tuple[list[Work], Launched] | None = None
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
-        return bool(self._requests or self._refused)
+        return bool(self._requests or self._refused or self._unread)
 
     def add(self, request: Request) -> None:
         """Take a request. One that can never be served is answered with an error by the next step.
@@ -113,22 +146,16 @@ class EngineCore:
             self._scheduler.remove(request)
 
     def step(self) -> list[RequestOutput]:
-        """Compute one batch. Returns an output for each request that gained a token or ended."""
+        """Compute one batch, or begin to. Returns an output for each request that gained a token or ended."""
         outputs, self._refused = self._refused, []
+        if self._must_read_first:
+            outputs += self._read()
         batch = self._scheduler.schedule()
-        if not batch:
-            return outputs
-        samples = iter(self._runner.run(batch))
-        for work in batch:
-            self._scheduler.commit(work)
-            if work.samples:
-                output = self._advance(work.request, next(samples))
-                outputs.append(output)
-                if output.error:
-                    self._scheduler.blocks.unfile(work.request.blocks)
-                if output.finish_reason:
-                    del self._requests[work.request.id]
-                    self._scheduler.remove(work.request)
+        launched = (batch, self._runner.launch(batch)) if batch else None
+        outputs += self._read()
+        self._unread = launched
+        if not self._runner.overlaps:
+            outputs += self._read()
         return outputs
 
     def stats(self) -> EngineStats:
@@ -147,6 +174,37 @@ class EngineCore:
         self._scheduler.check_integrity()
         if {request.id for request in self._scheduler.requests()} != set(self._requests):
             raise RuntimeError("the scheduler's requests are not the engine's")
+
+    @property
+    def _must_read_first(self) -> bool:
+        """Whether a token is in flight that its request's next sampling wants to know on the host."""
+        works = self._unread[0] if self._unread else []
+        return any(work.samples and work.request.params.reads_history for work in works)
+
+    def _read(self) -> list[RequestOutput]:
+        """Wait for the unread launch and give its tokens to their requests."""
+        if self._unread is None:
+            return []
+        (batch, launched), self._unread = self._unread, None
+        outputs = []
+        samples = iter(launched.samples())
+        for work in batch:
+            request = work.request
+            sample = next(samples) if work.samples else None
+            if self._requests.get(request.id) is not request:
+                continue  # aborted since, or ended by the launch before
+            self._scheduler.commit(work)
+            if sample is None:
+                continue
+            request.in_flight -= 1
+            output = self._advance(request, sample)
+            outputs.append(output)
+            if output.error:
+                self._scheduler.blocks.unfile(request.block_hashes)
+            if output.finish_reason:
+                del self._requests[request.id]
+                self._scheduler.remove(request)
+        return outputs
 
     def _advance(self, request: Request, sample: Sample) -> RequestOutput:
         """Give a request its next token and decide whether it was the last."""

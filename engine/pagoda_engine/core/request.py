@@ -22,9 +22,10 @@ class FinishReason(StrEnum):
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """One sequence. There are no phases: work is what lies between `computed` and `len(tokens)`.
+    """One sequence. There are no phases: work is what lies between `computed` and its length.
 
     A long prompt is many pending tokens, decoding is one pending token, a preempted request is `computed = 0`.
+    A token that is being made already counts as pending before anybody knows it: it is `in_flight`.
     `arrival_time` is `time.monotonic()` (one clock for all processes of a machine), in seconds. `cache_salt` keeps a
     request's cached blocks to those who name the same salt.
     """
@@ -37,9 +38,11 @@ class Request:
     cache_salt: str = ""
 
     tokens: list[int] = field(init=False)
-    """Prompt, then what was generated."""
+    """Prompt, then what was generated, as far as it is known here."""
+    in_flight: int = field(init=False, default=0)
+    """Tokens after `tokens` that launched steps will have made; 0 or 1 whenever a step is scheduled."""
     computed: int = field(init=False, default=0)
-    """Leading tokens whose keys and values are in `blocks`."""
+    """Leading tokens whose keys and values are in `blocks`, once all launched steps are over."""
     blocks: list[int] = field(init=False, default_factory=list)
     """The block table: token i lives in block `blocks[i // block_size]`."""
     block_hashes: list[bytes] = field(init=False, default_factory=list)
@@ -48,22 +51,28 @@ class Request:
     """When it was first scheduled."""
     sequence: int = field(init=False, default=0)
     """Order of arrival, given by the scheduler."""
+    longest: int = field(init=False, default=0)
+    """The most tokens that it may have in the cache, given by the scheduler; the last one made is never computed."""
     seed: int = field(init=False, default=0)
     """The seed in use: the request's own, or the engine's for it."""
+    stop_ids: frozenset[int] = field(init=False)
+    """The tokens that end this request."""
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt_token_ids)
+        eos = frozenset[int]() if self.params.ignore_eos else self.eos_token_ids
+        self.stop_ids = eos.union(self.params.stop_token_ids)
+
+    @property
+    def length(self) -> int:
+        """Tokens that there are, those in flight among them."""
+        return len(self.tokens) + self.in_flight
 
     @property
     def pending(self) -> int:
-        return len(self.tokens) - self.computed
+        """Tokens to compute. None while the token in flight is its last by length: nothing comes after that."""
+        return min(self.length, self.longest) - self.computed
 
     @property
     def num_generated(self) -> int:
         return len(self.tokens) - len(self.prompt_token_ids)
-
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """The tokens that end this request."""
-        eos = frozenset[int]() if self.params.ignore_eos else self.eos_token_ids
-        return eos.union(self.params.stop_token_ids)

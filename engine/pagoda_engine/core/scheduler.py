@@ -38,7 +38,10 @@ class SchedulerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Compute `request.tokens[start:stop]`; their blocks are allocated. `samples` says that a next token is wanted."""
+    """Compute the tokens at positions `start` to `stop`; their blocks are allocated.
+
+    `samples` says that a next token is wanted, the one at position `stop`.
+    """
 
     request: Request
     start: int
@@ -47,6 +50,16 @@ class Work:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    @property
+    def known(self) -> list[int]:
+        """The ids of its tokens; empty where its only one is in flight."""
+        return self.request.tokens[self.start : self.stop]
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether its only token, when it is launched, is still being made by the launch just before."""
+        return self.stop > len(self.request.tokens)
 
 
 class Scheduler:
@@ -92,6 +105,7 @@ class Scheduler:
             raise ValueError(problem)
         self._arrivals += 1
         request.sequence = self._arrivals
+        request.longest = self._longest(request)
         self.waiting.append(request)
 
     def remove(self, request: Request) -> None:
@@ -103,27 +117,34 @@ class Scheduler:
         self._release(request)
 
     def schedule(self) -> list[Work]:
-        """Choose the next step's work and allocate its blocks. Empty only if there is no request."""
+        """Choose the next step's work and allocate its blocks; requests advance as if it were computed already.
+
+        Empty only if there is no request but those whose last token is in flight.
+        """
         budget = self.config.max_num_batched_tokens
         decoding = sum(request.pending == 1 for request in self.running)
         # Decoders' tokens are set aside first: a prompt that arrived earlier must not starve them.
         prefill = min(budget, self.config.max_prefill_tokens) if decoding else budget
         prefill = min(prefill, budget - decoding)
+        preemptions = self.preemptions
         batch: list[Work] = []
 
         index = 0
         while index < len(self.running):
             request = self.running[index]
-            count = min(request.pending, prefill) if request.pending > 1 else 1
+            pending = request.pending
+            count = min(pending, prefill) if pending > 1 else pending
             if count > 0:
                 if not self._grow(request, count):
                     break  # it was the latest itself, and waits again
-                if request.pending > 1:
+                if pending > 1:
                     prefill -= count
                 batch.append(self._work(request, count))
             index += 1
 
-        while self.waiting and len(self.running) < self.config.max_num_seqs and prefill > 0:
+        # The blocks of who was just preempted are another's now. Nor may it come back while its token is in flight.
+        preempted = self.preemptions > preemptions
+        while self.waiting and not preempted and len(self.running) < self.config.max_num_seqs and prefill > 0:
             request = self.waiting[0]
             if not self._admit(request):
                 break
@@ -133,9 +154,10 @@ class Scheduler:
         return batch
 
     def commit(self, work: Work) -> None:
-        """Note that a work's tokens are computed, and file the blocks that they filled."""
+        """Note that a work is computed, and file the blocks that it filled, unless they were taken away since."""
         request, size = work.request, self.blocks.block_size
-        request.computed = work.stop
+        if request.computed < work.stop:
+            return  # preempted while it was in flight
         extend_hashes(request.block_hashes, request.tokens, size, request.cache_salt)
         for position in range(work.start // size, work.stop // size):
             self.blocks.file(request.blocks[position], request.block_hashes[position])
@@ -162,7 +184,7 @@ class Scheduler:
         """Move the first waiting request to `running` with blocks for all of its tokens, if there are as many.
 
         All at once, although a long prompt is computed in chunks: half-admitted prompts that starve each other would
-        be preempted over and over. Nor can what was just preempted come straight back.
+        be preempted over and over.
         """
         size = self.blocks.block_size
         extend_hashes(request.block_hashes, request.tokens, size, request.cache_salt)
@@ -208,5 +230,7 @@ class Scheduler:
 
     @staticmethod
     def _work(request: Request, count: int) -> Work:
-        stop = request.computed + count
-        return Work(request, request.computed, stop, samples=stop == len(request.tokens))
+        start, request.computed = request.computed, request.computed + count
+        samples = request.computed == request.length
+        request.in_flight += samples
+        return Work(request, start, request.computed, samples)

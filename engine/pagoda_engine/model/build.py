@@ -120,7 +120,7 @@ def _limits(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
 
 
 def _runner(model: PreTrainedModel, layers: tuple[LayerCache, ...], block_size: int) -> ModelRunner:
-    return ModelRunner(model, layers, block_size, TorchAttention)
+    return ModelRunner(model, layers, block_size, TorchAttention, overlaps=model.device.type == "cuda")
 
 
 def _allocate(
@@ -167,9 +167,9 @@ def _warm_up(runner: ModelRunner, limits: SchedulerConfig, block_size: int) -> N
     on_cpu = runner.device.type == "cpu"
     length = min(_CPU_WARM_UP if on_cpu else limits.max_num_batched_tokens, limits.max_model_len)
     prompt = _rehearsal(length, list(range(-(-length // block_size))))
-    runner.run([Work(prompt, 0, length, samples=True)])
+    runner.launch([Work(prompt, 0, length, samples=True)]).samples()
     width = 1 if on_cpu else limits.max_num_seqs
-    runner.run([Work(_rehearsal(1, [0]), 0, 1, samples=True) for _ in range(width)])
+    runner.launch([Work(_rehearsal(1, [0]), 0, 1, samples=True) for _ in range(width)]).samples()
 
 
 def _rehearsal(length: int, blocks: list[int]) -> Request:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pagoda_engine.core.engine import Sample
 from pagoda_engine.core.request import Request
+from pagoda_engine.core.scheduler import Work
 
 _NOT_FINITE = (
     "the model's output for this request is not finite (NaN or infinity); try again, or serve the model with "
@@ -31,22 +32,40 @@ def uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest, "little") >> 12) / 2**52
 
 
-def sample(logits: Tensor, requests: Sequence[Request]) -> list[Sample]:
-    """Choose the next token of each request from its row of `logits`, [requests, vocabulary], any float type.
+class Choice:
+    """The tokens chosen for a step's requests, on the device, and on their way to the host."""
+
+    def __init__(self, tokens: Tensor, finite: Tensor) -> None:
+        """Takes int64 and bool, [requests]."""
+        self.tokens = tokens
+        self._host = torch.stack((tokens, finite.long())).to("cpu", non_blocking=True)
+        self._copied = None
+        if tokens.device.type == "cuda":
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+
+    def read(self) -> list[Sample]:
+        """The samples; waits for them alone, not for what the device was given to do since."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        tokens, finite = self._host.tolist()
+        return [Sample(token) if ok else Sample(error=_NOT_FINITE) for token, ok in zip(tokens, finite, strict=True)]
+
+
+def choose(logits: Tensor, works: Sequence[Work]) -> Choice:
+    """Choose the token at `stop` of each work from its row of `logits`, [works, vocabulary], any float type.
 
     A row that is not finite gives that request an error and touches no other.
     """
-    logits = logits.float()
-    logits = _ban_stops(logits, requests)
+    logits = _ban_stops(logits.float(), works)
     best = logits.max(dim=-1)
-    finite = best.values.isfinite().tolist()
-    tokens = best.indices.tolist()
-    drawn = [row for row, request in enumerate(requests) if not request.params.greedy and finite[row]]
+    tokens = best.indices
+    drawn = [row for row, work in enumerate(works) if not work.request.params.greedy]
     if drawn:
-        rows = logits if len(drawn) == len(requests) else logits[torch.tensor(drawn, device=logits.device)]
-        for row, token in zip(drawn, _draw(rows, [requests[row] for row in drawn]), strict=True):
-            tokens[row] = token
-    return [Sample(token) if ok else Sample(error=_NOT_FINITE) for token, ok in zip(tokens, finite, strict=True)]
+        rows = torch.tensor(drawn, device=logits.device)
+        chosen = _draw(logits[rows], [works[row] for row in drawn])
+        tokens = tokens.index_copy(0, rows, chosen)
+    return Choice(tokens, best.values.isfinite())
 
 
 def probabilities(logits: Tensor, requests: Sequence[Request]) -> Tensor:
@@ -87,22 +106,22 @@ def _cut_tail(weights: Tensor, top_p: Tensor) -> Tensor:
     return weights.masked_fill(torch.zeros_like(cut).scatter_(1, order, cut), 0.0)
 
 
-def _draw(logits: Tensor, requests: Sequence[Request]) -> list[int]:
-    cumulative = probabilities(logits, requests).cumsum(dim=-1, dtype=torch.float64)
-    points = [uniform(request.seed, len(request.tokens)) for request in requests]
+def _draw(logits: Tensor, works: Sequence[Work]) -> Tensor:
+    cumulative = probabilities(logits, [work.request for work in works]).cumsum(dim=-1, dtype=torch.float64)
+    points = [uniform(work.request.seed, work.stop) for work in works]
     targets = torch.tensor(points, device=logits.device, dtype=torch.float64)[:, None] * cumulative[:, -1:]
-    # The first token whose cumulative weight is above the target: one of weight 0 can't be it.
-    tokens: list[int] = torch.searchsorted(cumulative, targets, right=True).squeeze(1).tolist()
-    return tokens
+    # The first token whose cumulative weight is above the target: one of weight 0 can't be it. Where there is a NaN the
+    # search may end behind the last token, and the next step must find an embedding for whatever is drawn.
+    return torch.searchsorted(cumulative, targets, right=True).squeeze(1).clamp_max(logits.shape[-1] - 1)
 
 
-def _ban_stops(logits: Tensor, requests: Sequence[Request]) -> Tensor:
+def _ban_stops(logits: Tensor, works: Sequence[Work]) -> Tensor:
     """Where a request has fewer than its `min_tokens`, make the tokens that would end it impossible."""
     banned = [
         (row, token)
-        for row, request in enumerate(requests)
-        if request.num_generated < request.params.min_tokens
-        for token in request.stop_ids
+        for row, work in enumerate(works)
+        if work.stop - len(work.request.prompt_token_ids) < work.request.params.min_tokens
+        for token in work.request.stop_ids
         if token < logits.shape[-1]
     ]
     if not banned:

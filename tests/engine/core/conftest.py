@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -41,39 +42,85 @@ def expected_answer(prompt: list[int], params: SamplingParams, max_model_len: in
     return tokens[len(prompt) :]
 
 
-class CacheRunner:
-    """Writes each token's state to its slot of a paged cache, and reads the whole prefix back to choose a token."""
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A work as it was when it was launched: what changes in the request afterwards must not matter."""
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    request: Request
+    work: Work
+    known: list[int]
+    in_flight: bool
+    slots: list[int]
+
+
+class CacheRunner:
+    """Writes each token's state to its slot of a paged cache, and reads the whole prefix back to choose a token.
+
+    With `overlaps` nothing of a launch is computed before its samples are asked for: the latest that a device can be.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int, *, overlaps: bool = False) -> None:
         self.cache = [0] * (num_blocks * block_size)
         self.block_size = block_size
+        self.overlaps = overlaps
         self.steps = 0
-        self.truth: dict[str, list[int]] = {}
+        self.truth: dict[Request, list[int]] = {}
         self.broken: set[str] = set()
+        self.latest: dict[Request, Sample] = {}
+        self.log: list[str] = []
 
-    def run(self, batch: Sequence[Work]) -> list[Sample]:
+    def launch(self, batch: Sequence[Work]) -> Pass:
         self.steps += 1
-        samples = []
-        for work in batch:
-            request = work.request
-            slots = [
-                request.blocks[position // self.block_size] * self.block_size + position % self.block_size
-                for position in range(work.stop)
-            ]
-            state = self.cache[slots[work.start - 1]] if work.start else 1
-            for position in range(work.start, work.stop):
-                state = mix(state, request.tokens[position])
-                self.cache[slots[position]] = state
-            if work.samples:
-                if request.id in self.broken:
-                    samples.append(Sample(error="logits are not finite"))
-                    continue
-                truth = self.truth.setdefault(request.id, [])
-                for token in request.tokens[len(truth) :]:
-                    truth.append(mix(truth[-1] if truth else 1, token))
-                assert [self.cache[slot] for slot in slots] == truth, "the cache holds others' tokens"
-                samples.append(Sample(next_token(state)))
-        return samples
+        self.log.append(f"launch {self.steps}")
+        launched = Pass(self, self.steps, [self.job(work) for work in batch])
+        if not self.overlaps:
+            launched.compute()
+        return launched
+
+    def job(self, work: Work) -> Job:
+        blocks, size = work.request.blocks, self.block_size
+        slots = [blocks[position // size] * size + position % size for position in range(work.stop)]
+        return Job(work.request, work, work.known, work.in_flight, slots)
+
+    def compute(self, jobs: Sequence[Job]) -> list[Sample]:
+        samples = {job.request: self.choose(job) for job in jobs}
+        self.latest = {job.request: samples[job.request] for job in jobs if job.work.samples}
+        return list(self.latest.values())
+
+    def choose(self, job: Job) -> Sample:
+        tokens = [self.latest[job.request].token_id] if job.in_flight else job.known
+        assert len(tokens) == len(job.work)
+        state = self.cache[job.slots[job.work.start - 1]] if job.work.start else 1
+        for position, token in enumerate(tokens, job.work.start):
+            state = mix(state, token)
+            self.cache[job.slots[position]] = state
+        if job.request.id in self.broken:
+            return Sample(error="logits are not finite")
+        truth = self.truth.setdefault(job.request, [])
+        for position in range(len(truth), job.work.stop):
+            known = job.request.tokens[position : position + 1] or tokens[-1:]
+            truth.append(mix(truth[-1] if truth else 1, known[0]))
+        assert [self.cache[slot] for slot in job.slots] == truth[: job.work.stop], "the cache holds others' tokens"
+        return Sample(next_token(state))
+
+
+class Pass:
+    """A launch of a `CacheRunner`."""
+
+    def __init__(self, runner: CacheRunner, number: int, jobs: list[Job]) -> None:
+        self.runner = runner
+        self.number = number
+        self.jobs = jobs
+        self.results: list[Sample] | None = None
+
+    def compute(self) -> list[Sample]:
+        if self.results is None:
+            self.results = self.runner.compute(self.jobs)
+        return self.results
+
+    def samples(self) -> list[Sample]:
+        self.runner.log.append(f"read {self.number}")
+        return self.compute()
 
 
 class Rig:
@@ -87,12 +134,14 @@ class Rig:
         max_num_batched_tokens: int = 32,
         max_prefill_tokens: int = 32,
         max_model_len: int = 64,
+        *,
+        overlaps: bool = False,
     ) -> None:
         self.now = 100.0
         self.blocks = BlockPool(num_blocks, block_size)
         config = SchedulerConfig(max_num_seqs, max_num_batched_tokens, max_prefill_tokens, max_model_len)
         self.scheduler = Scheduler(config, self.blocks, clock=lambda: self.now)
-        self.runner = CacheRunner(num_blocks, block_size)
+        self.runner = CacheRunner(num_blocks, block_size, overlaps=overlaps)
         info = EngineInfo(max_model_len, VOCABULARY, frozenset({EOS}), num_blocks, block_size)
         self.engine = EngineCore(self.scheduler, self.runner, info)
 

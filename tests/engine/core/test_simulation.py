@@ -38,7 +38,7 @@ def advance_of_the_eldest(rig) -> int:
 @pytest.mark.parametrize("life", range(LIVES))
 def test_every_request_ends_with_its_own_answer_and_no_block_is_lost(make_rig, answer, life):
     dice = random.Random(life)
-    rig = make_rig(**random_shape(dice))
+    rig = make_rig(**random_shape(dice), overlaps=dice.random() < 0.5)
     rate = dice.choice([0.05, 0.3, 0.9])
     alive, texts = {}, {}
     arrivals = 0

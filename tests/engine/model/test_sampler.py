@@ -7,8 +7,10 @@ import random
 import pytest
 import torch
 
+from pagoda_engine.core.engine import Sample
 from pagoda_engine.core.request import Request
-from pagoda_engine.model.sampler import probabilities, sample, uniform
+from pagoda_engine.core.scheduler import Work
+from pagoda_engine.model.sampler import choose, probabilities, uniform
 from pagoda_engine.sampling_params import SamplingParams
 
 VOCABULARY = 50
@@ -18,6 +20,10 @@ def request(prompt=(1, 2, 3), seed=0, eos=(), **params) -> Request:
     made = Request("r", list(prompt), SamplingParams(**params), frozenset(eos), 0.0)
     made.seed = seed
     return made
+
+
+def sample(rows: torch.Tensor, requests: list[Request]) -> list[Sample]:
+    return choose(rows, [Work(one, 0, len(one.tokens), samples=True) for one in requests]).read()
 
 
 def logits(rows=1, seed=0) -> torch.Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
 
-from pagoda_engine.core.engine import Sample
-from pagoda_engine.core.request import Request
+from pagoda_engine.core.engine import Computed, Sample
 from pagoda_engine.core.scheduler import Work
 from pagoda_engine.kernels.cpu import attention
 from pagoda_engine.kernels.cpu.rotary import BLOCK
@@ -18,11 +18,16 @@ from pagoda_engine.kernels.cpu.work import Shared
 from pagoda_engine.model.fused.parts import Decoder
 from pagoda_engine.model.fused.room import Limits, cache_places, make_batch, make_buffers
 from pagoda_engine.model.fused.takeover import shape_of, take_over
-from pagoda_engine.model.sampler import sample
+from pagoda_engine.model.sampler import choose
 
 
 class FusedRunner:
-    """`core.engine.Runner` on the CPU's kernels, over blocks of sixteen tokens."""
+    """`core.engine.Runner` on the CPU's kernels, over blocks of sixteen tokens.
+
+    Its threads are the processor's: while they compute there is none to schedule the next step on.
+    """
+
+    overlaps: Final = False
 
     def __init__(self, decoder: Decoder, limits: Limits, threads: int) -> None:
         """Takes the decoder's weights over: its modules are empty afterwards."""
@@ -38,19 +43,19 @@ class FusedRunner:
         self._logits = torch.from_numpy(rows)
 
     @torch.inference_mode()
-    def run(self, batch: Sequence[Work]) -> list[Sample]:
+    def launch(self, batch: Sequence[Work]) -> Computed:
         self._fill(batch)
         self._team.run(self._job)
-        requests = [work.request for work in batch if work.samples]
-        tokens = self._best[: len(requests)].tolist()
-        finite = np.isfinite(self._best_values[: len(requests)]).tolist()
+        works = [work for work in batch if work.samples]
+        tokens = self._best[: len(works)].tolist()
+        finite = np.isfinite(self._best_values[: len(works)]).tolist()
         samples = [Sample(token) for token in tokens]
-        chosen = [row for row, request in enumerate(requests) if not (finite[row] and _takes_likeliest(request))]
+        chosen = [row for row, work in enumerate(works) if not (finite[row] and _takes_likeliest(work))]
         if chosen:
-            drawn = sample(self._logits[chosen], [requests[row] for row in chosen])
+            drawn = choose(self._logits[chosen], [works[row] for row in chosen]).read()
             for row, one in zip(chosen, drawn, strict=True):
                 samples[row] = one
-        return samples
+        return Computed(samples)
 
     def _fill(self, works: Sequence[Work]) -> None:
         """Write the works into the batch's arrays."""
@@ -61,7 +66,7 @@ class FusedRunner:
         for index, work in enumerate(works):
             count, blocks, first = len(work), work.request.blocks, work.start
             stop = at + count
-            batch.ids[at:stop] = work.request.tokens[first : work.stop]
+            batch.ids[at:stop] = work.known
             positions = np.arange(first, work.stop)
             batch.positions[at:stop] = positions
             table = np.array(blocks, dtype=np.int32)
@@ -94,6 +99,7 @@ class _Job:
         forward(thread, words, *self._args)
 
 
-def _takes_likeliest(request: Request) -> bool:
+def _takes_likeliest(work: Work) -> bool:
     """Whether the next token is the likeliest one, whatever else the sampler could do."""
+    request = work.request
     return request.params.greedy and (request.num_generated >= request.params.min_tokens or not request.stop_ids)

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from pagoda_engine.contract import EngineArgs, Progress, Stage
 from pagoda_engine.core.blocks import BlockPool
-from pagoda_engine.core.engine import EngineCore, EngineInfo
+from pagoda_engine.core.engine import EngineCore, EngineInfo, Runner
 from pagoda_engine.core.request import Request
 from pagoda_engine.core.scheduler import Scheduler, SchedulerConfig, Work
 from pagoda_engine.errors import ModelUnsupported, OutOfMemory
@@ -20,6 +20,7 @@ from pagoda_engine.model import cache_size, rotary
 from pagoda_engine.model.attention import LayerCache
 from pagoda_engine.model.checkpoint import Checkpoint, checkpoint_dtype, model_class
 from pagoda_engine.model.device import available_memory, cpu_threads, has_bfloat16, resolve_device
+from pagoda_engine.model.fusion import fused_runner
 from pagoda_engine.model.kv_cache import LayerShape, allocate
 from pagoda_engine.model.loader import load
 from pagoda_engine.model.probe import probe
@@ -72,8 +73,11 @@ def build_engine(args: EngineArgs, on_progress: OnProgress) -> EngineCore:
         max_model_len,
         limits.max_num_seqs,
     )
-    runner = _runner(model, _allocate(shapes, blocks, args.block_size, device), args.block_size)
-    _warm_up(runner, limits, args.block_size)
+    runner: Runner = fused_runner(model, limits, blocks, args.block_size) or _runner(
+        model, _allocate(shapes, blocks, args.block_size, device), args.block_size
+    )
+    del model
+    _warm_up(runner, limits, args.block_size, device)
     info = EngineInfo(
         max_model_len=max_model_len,
         vocab_size=config.vocab_size,
@@ -151,21 +155,22 @@ def _cache_bytes(
     torch.cuda.reset_peak_memory_stats(device)
     blocks = -(-limits.max_num_batched_tokens // args.block_size) + limits.max_num_seqs
     layers = _allocate(shapes, blocks, args.block_size, device)
-    _warm_up(_runner(model, layers, args.block_size), limits, args.block_size)
+    _warm_up(_runner(model, layers, args.block_size), limits, args.block_size, device)
     peak = torch.cuda.max_memory_reserved(device) - blocks * args.block_size * sum(shape.bytes for shape in shapes)
     del layers
     torch.cuda.empty_cache()
     return cache_size.gpu_cache_bytes(total, args.gpu_memory_utilization, others, peak)
 
 
-def _warm_up(runner: ModelRunner, limits: SchedulerConfig, block_size: int) -> None:
+def _warm_up(runner: Runner, limits: SchedulerConfig, block_size: int, device: torch.device) -> None:
     """Run the largest prompt and the widest decoding batch, so that no request pays for what happens only once.
 
     On a CPU that is little, so a short prompt and a single sequence do. The works write to real blocks that nobody
     holds yet, and whose contents nobody will read.
     """
-    on_cpu = runner.device.type == "cpu"
-    length = min(_CPU_WARM_UP if on_cpu else limits.max_num_batched_tokens, limits.max_model_len)
+    on_cpu = device.type == "cpu"
+    budget = limits.max_num_batched_tokens
+    length = min(_CPU_WARM_UP if on_cpu else budget, budget, limits.max_model_len)
     prompt = _rehearsal(length, list(range(-(-length // block_size))))
     runner.launch([Work(prompt, 0, length, samples=True)]).samples()
     width = 1 if on_cpu else limits.max_num_seqs

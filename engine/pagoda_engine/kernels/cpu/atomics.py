@@ -4,18 +4,15 @@ from __future__ import annotations
 
 # mypy: disable-error-code="import-untyped, misc, no-any-return, no-untyped-call, no-untyped-def, return-value"
 # Numba and llvmlite are untyped, and types inside a kernel are Numba's.
-import platform
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pagoda_engine.kernels.cpu.lanes import pointer
+from pagoda_engine.kernels.cpu.target import is_x86
 
 # ruff: noqa: ANN001, ANN201, ANN202, ARG001 - Numba fixes the signatures of intrinsics
-
-_PAUSE = "llvm.x86.sse2.pause" if platform.machine().lower() in ("x86_64", "amd64") else None
 
 
 @intrinsic
@@ -55,9 +52,9 @@ def pause(typing_context):
     """Tell the core that this thread spins."""
 
     def codegen(context, builder, signature, args):
-        if _PAUSE:
+        if is_x86(context):
             kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, _PAUSE), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
         return context.get_dummy_value()
 
     return types.void(), codegen

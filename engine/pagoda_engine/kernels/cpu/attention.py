@@ -8,7 +8,6 @@ from __future__ import annotations
 
 # mypy: disable-error-code="import-untyped, misc, no-any-return, no-untyped-call, no-untyped-def, return-value"
 # Numba and llvmlite are untyped, and types inside a kernel are Numba's.
-# ruff: noqa: E501 - one line a call reads better than ten
 from typing import Any, Final
 
 import numpy as np
@@ -82,8 +81,14 @@ def attention(
         block = max(0, position + 1 - window) // BLOCK if window > 0 else 0
         blocks = (high + BLOCK - 1) // BLOCK - block
         table_at = sequence * table_width + block
-        _scores(rows, queries, queries_at, query_stride, keys, keys_at + head * dim * BLOCK, tables, table_at, key_block,
-                blocks, dim, scores, scores_at, span)  # fmt: skip
+        key_at = keys_at + head * dim * BLOCK
+        for j in range(0, blocks - 1, 2):
+            score_tile(2, rows, queries, queries_at, query_stride, keys, key_at, tables, table_at + j, key_block, dim,
+                       scores, scores_at + j * BLOCK, span)  # fmt: skip
+        if blocks % 2:
+            j = blocks - 1
+            score_tile(1, rows, queries, queries_at, query_stride, keys, key_at, tables, table_at + j, key_block, dim,
+                       scores, scores_at + j * BLOCK, span)  # fmt: skip
         for r in range(rows):
             seen = context - count + (first + r) // group + 1
             low = max(0, seen - window) if window > 0 else 0
@@ -91,8 +96,14 @@ def attention(
             total = soften(scores, at, low - block * BLOCK, seen - block * BLOCK, blocks * BLOCK, scale)
             narrow(scores, at, chances, at, blocks * BLOCK)
             scores[at] = total
-        _values(rows, chances, scores_at, span, values, values_at + head * panels * LANES * BLOCK, tables, table_at,
-                value_block, blocks, panels, sums, sums_at)  # fmt: skip
+        value_at = values_at + head * panels * LANES * BLOCK
+        for p in range(0, panels - 1, 2):
+            value_tile(2, rows, chances, scores_at, span, values, value_at + p * LANES * BLOCK, tables, table_at,
+                       value_block, blocks, sums, sums_at + p * LANES, panels * LANES)  # fmt: skip
+        if panels % 2:
+            p = panels - 1
+            value_tile(1, rows, chances, scores_at, span, values, value_at + p * LANES * BLOCK, tables, table_at,
+                       value_block, blocks, sums, sums_at + p * LANES, panels * LANES)  # fmt: skip
         for r in range(rows):
             inverse = np.float32(1) / scores[scores_at + r * span]
             at = sums_at + r * panels * LANES
@@ -120,48 +131,3 @@ def soften(scores: Any, at: int, low: int, high: int, end: int, scale: float) ->
     for t in range(high, end):
         scores[at + t] = 0
     return total
-
-
-@kernel
-def _scores(rows, x, x_at, x_stride, keys, keys_at, tables, table_at, block, blocks, dim, y, y_at, y_stride):  # noqa: ANN001, ANN202
-    for j in range(0, blocks - 1, 2):
-        if rows == 1:
-            score_tile(1, 2, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
-        elif rows == 2:
-            score_tile(2, 2, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
-        elif rows == 3:
-            score_tile(3, 2, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
-        elif rows == 4:
-            score_tile(4, 2, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
-        else:
-            score_tile(8, 2, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
-    if blocks % 2:
-        j = blocks - 1
-        if rows <= 4:
-            score_tile(4, 1, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
-        else:
-            score_tile(8, 1, x, x_at, x_stride, keys, keys_at, tables, table_at + j, block, dim, y, y_at + j * BLOCK, y_stride)  # fmt: skip
-
-
-@kernel
-def _values(rows, x, x_at, x_stride, values, values_at, tables, table_at, block, blocks, panels, y, y_at):  # noqa: ANN001, ANN202
-    y_stride = panels * LANES
-    for p in range(0, panels - 1, 2):
-        at = values_at + p * LANES * BLOCK
-        if rows == 1:
-            value_tile(1, 2, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
-        elif rows == 2:
-            value_tile(2, 2, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
-        elif rows == 3:
-            value_tile(3, 2, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
-        elif rows == 4:
-            value_tile(4, 2, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
-        else:
-            value_tile(8, 2, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
-    if panels % 2:
-        p = panels - 1
-        at = values_at + p * LANES * BLOCK
-        if rows <= 4:
-            value_tile(4, 1, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip
-        else:
-            value_tile(8, 1, x, x_at, x_stride, values, at, tables, table_at, block, blocks, y, y_at + p * LANES, y_stride)  # fmt: skip

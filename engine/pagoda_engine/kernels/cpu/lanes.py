@@ -14,19 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from pagoda_engine.kernels.cpu.target import has
+
+_BF16_DOT: Final = "avx512bf16"  # the feature
+
 LANES: Final = 16
 I16, I32, I64, F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 LANES_F32, LANES_I32, LANES_I16 = (ir.VectorType(kind, LANES) for kind in (F32, I32, I16))
 ZERO: Final = ir.Constant(LANES_F32, [0.0] * LANES)
-
-_FEATURES: Final = llvm.get_host_cpu_features()
-HAS_BF16_DOT: Final = bool(_FEATURES.get("avx512bf16"))
 
 
 class _BFloat(ir.Type):
@@ -77,15 +77,15 @@ def splat(builder: Any, scalar: Any) -> Any:
     return builder.shuffle_vector(first, undefined, ir.Constant(LANES_I32, [0] * LANES))
 
 
-def multiply_add(builder: Any, total: Any, a: Any, b: Any) -> Any:
+def multiply_add(context: Any, builder: Any, total: Any, a: Any, b: Any) -> Any:
     """`total + a * b`; where `a` and `b` are pairs of bfloat16, both products are added."""
     if a.type == LANES_F32:
         return _call(builder, f"llvm.fma.v{LANES}f32", LANES_F32, [a, b, total])
-    if HAS_BF16_DOT:
+    if has(context, _BF16_DOT):
         pairs = [builder.bitcast(value, _PAIRS) for value in (a, b)]
         return _call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", LANES_F32, [total, *pairs])
     for x, y in zip(_halves(builder, a), _halves(builder, b), strict=True):
-        total = multiply_add(builder, total, x, y)
+        total = multiply_add(context, builder, total, x, y)
     return total
 
 
@@ -116,7 +116,7 @@ def store_lanes(typing_context, target, at, source, source_at):  # noqa: ANN001,
     def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
         value = load(builder, pointer(context, builder, signature, args, 2, args[3]), LANES_F32)
         address = pointer(context, builder, signature, args, 0, args[1])
-        store(builder, _to_bf16(builder, value) if is_bf16(target) else value, address)
+        store(builder, _to_bf16(context, builder, value) if is_bf16(target) else value, address)
         return context.get_dummy_value()
 
     return types.void(target, at, source, source_at), codegen
@@ -188,11 +188,21 @@ def put(typing_context, array, at, value):  # noqa: ANN001, ANN201, ARG001
     def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
         value = args[2]
         if is_bf16(array):
-            value = builder.extract_element(_to_bf16(builder, splat(builder, value)), ir.Constant(I32, 0))
+            value = builder.extract_element(_to_bf16(context, builder, splat(builder, value)), ir.Constant(I32, 0))
         builder.store(value, pointer(context, builder, signature, args, 0, args[1]))
         return context.get_dummy_value()
 
     return types.void(array, at, types.float32), codegen
+
+
+@intrinsic
+def has_many_registers(typing_context):  # noqa: ANN001, ANN201, ARG001
+    """Whether there are 32 registers of sixteen lanes: of 16 that hold eight, or 32 that hold four, few are sixteen."""
+
+    def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202, ARG001
+        return context.get_constant(types.boolean, has(context, "avx512f"))
+
+    return types.boolean(), codegen
 
 
 @intrinsic
@@ -205,8 +215,8 @@ def float_of_bits(typing_context, bits):  # noqa: ANN001, ANN201, ARG001
     return types.float32(types.int32), codegen
 
 
-def _to_bf16(builder: Any, value: Any) -> Any:
-    if HAS_BF16_DOT:
+def _to_bf16(context: Any, builder: Any, value: Any) -> Any:
+    if has(context, _BF16_DOT):
         return builder.bitcast(builder.fptrunc(value, _LANES_BF16), LANES_I16)
     bits = builder.bitcast(value, LANES_I32)
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 # mypy: disable-error-code="import-untyped, misc, no-any-return, no-untyped-call, no-untyped-def, return-value"
 # Numba and llvmlite are untyped, and types inside a kernel are Numba's.
-# ruff: noqa: E501 - one line a call reads better than ten
 from typing import Any, Final
 
-import llvmlite.binding as llvm
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pagoda_engine.kernels.cpu.jit import kernel
-from pagoda_engine.kernels.cpu.lanes import LANES
+from pagoda_engine.kernels.cpu.lanes import LANES, has_many_registers
 from pagoda_engine.kernels.cpu.tiles import linear_tile
 from pagoda_engine.kernels.cpu.work import Shared, finish, take, take_next
 
-_WIDE: Final = bool(llvm.get_host_cpu_features().get("avx512f"))  # 32 registers of sixteen lanes
-_ROWS: Final = 8 if _WIDE else 4
-_PANELS: Final = 3 if _WIDE else 1  # with so many rows: as many sums as fit in registers
-_PANELS_ONE_ROW: Final = 4
 _TOKENS_A_PIECE: Final = 64
 
 
@@ -76,8 +70,11 @@ def linear(
     that is negative; y: float32, rows `y_stride` apart. Both have rows up to a multiple of eight, and `y` columns up
     to a multiple of sixteen; what stands there is not defined.
     """
+    many = has_many_registers()
+    group = 8 if many else 4
     panels = (outputs + LANES - 1) // LANES
-    width = _PANELS_ONE_ROW if tokens < 3 else _PANELS
+    width = 4 if tokens < 3 else 3 if many else 1  # panels of a tile: as many sums as fit in registers
+    stride = LANES * depth
     parts = (tokens + _TOKENS_A_PIECE - 1) // _TOKENS_A_PIECE
     pieces = parts * ((panels + width - 1) // width)
     piece = take(words, phase)
@@ -86,41 +83,21 @@ def linear(
         stop = min(tokens, (part + 1) * _TOKENS_A_PIECE)
         panel = column * width
         last = min(panels, panel + width)
-        for row in range(part * _TOKENS_A_PIECE, stop, _ROWS):
-            _rows(
-                x, row * x_stride, x_stride, min(_ROWS, stop - row), w, w_at, panel, last, depth, add, y, row * y_stride,
-                y_stride,
-            )  # fmt: skip
+        for row in range(part * _TOKENS_A_PIECE, stop, group):
+            rows = min(group, stop - row)
+            x_at, y_at = row * x_stride, row * y_stride
+            tile = width if last - panel == width else 1
+            for p in range(panel, last, tile):
+                at, to = w_at + p * stride, y_at + p * LANES
+                if tile == 4:
+                    linear_tile(4, rows, x, x_at, x_stride, w, at, stride, depth, add, y, to, y_stride)
+                elif tile == 3:
+                    linear_tile(3, rows, x, x_at, x_stride, w, at, stride, depth, add, y, to, y_stride)
+                else:
+                    linear_tile(1, rows, x, x_at, x_stride, w, at, stride, depth, add, y, to, y_stride)
         if bias_at >= 0:
             for row in range(part * _TOKENS_A_PIECE, stop):
                 for j in range(panel * LANES, min(outputs, last * LANES)):
                     y[row * y_stride + j] += bias[bias_at + j]
         piece = take_next(words, phase)
     return finish(words, phase, pieces)
-
-
-@kernel
-def _rows(x, x_at, x_stride, rows, w, w_at, panel, last, depth, add, y, y_at, y_stride):  # noqa: ANN001, ANN202
-    """Up to eight rows times panels `panel` to `last`."""
-    stride = LANES * depth
-    if last - panel == _PANELS and rows > 4:
-        linear_tile(8, _PANELS, x, x_at, x_stride, w, w_at + panel * stride, stride, depth, add, y, y_at + panel * LANES, y_stride)  # fmt: skip
-        return
-    if last - panel == _PANELS and rows > 2:
-        linear_tile(4, _PANELS, x, x_at, x_stride, w, w_at + panel * stride, stride, depth, add, y, y_at + panel * LANES, y_stride)  # fmt: skip
-        return
-    if last - panel == _PANELS_ONE_ROW and rows == 1:
-        linear_tile(1, _PANELS_ONE_ROW, x, x_at, x_stride, w, w_at + panel * stride, stride, depth, add, y, y_at + panel * LANES, y_stride)  # fmt: skip
-        return
-    if last - panel == _PANELS_ONE_ROW and rows == 2:
-        linear_tile(2, _PANELS_ONE_ROW, x, x_at, x_stride, w, w_at + panel * stride, stride, depth, add, y, y_at + panel * LANES, y_stride)  # fmt: skip
-        return
-    for p in range(panel, last):
-        if rows > 4:
-            linear_tile(8, 1, x, x_at, x_stride, w, w_at + p * stride, stride, depth, add, y, y_at + p * LANES, y_stride)  # fmt: skip
-        elif rows > 2:
-            linear_tile(4, 1, x, x_at, x_stride, w, w_at + p * stride, stride, depth, add, y, y_at + p * LANES, y_stride)  # fmt: skip
-        elif rows == 2:
-            linear_tile(2, 1, x, x_at, x_stride, w, w_at + p * stride, stride, depth, add, y, y_at + p * LANES, y_stride)  # fmt: skip
-        else:
-            linear_tile(1, 1, x, x_at, x_stride, w, w_at + p * stride, stride, depth, add, y, y_at + p * LANES, y_stride)  # fmt: skip

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 # mypy: disable-error-code="import-untyped, misc, no-any-return, no-untyped-call, no-untyped-def, return-value"
 # Numba and llvmlite are untyped, and types inside a kernel are Numba's.
-# ruff: noqa: E501, RET504 - one line a call reads better than ten
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from pagoda_engine.kernels.cpu.attention import attention
 from pagoda_engine.kernels.cpu.embedding import embed
@@ -24,7 +25,7 @@ from pagoda_engine.kernels.cpu.work import Shared
 
 
 class Place(IntEnum):
-    """Columns of `Weights.places`: where a layer's parts start in their arrays; a negative place says that it has none."""
+    """Columns of `Weights.places`: where a layer's parts start in their arrays; it has none where that is negative."""
 
     QKV = 0
     OUTPUT = 1
@@ -67,10 +68,13 @@ class Shape(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """`matrices`: packed elements; `vectors`: norms and biases, float32; `places`: int64 [layers + 1, Place], whose last
+    """All parameters, each kind in one array.
+
+    `matrices`: packed elements; `vectors`: norms and biases, float32; `places`: int64 [layers + 1, Place], whose last
     row is the model's own: QKV the output layer, QKV_BIAS its bias, OUTPUT the embedding (the same if tied),
     ATTENTION_NORM the last norm; `numbers`: float32 [layers + 1, Number]; `cos`, `sin`: float32 [positions, angles],
-    flat."""
+    flat.
+    """
 
     matrices: Any
     vectors: Any
@@ -82,7 +86,7 @@ class Weights(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """Scratch and results of one team, reused in every step. Rows are `*_stride` apart; `scratch` is for each thread."""
+    """Scratch and results of one team, for every step. Rows are `*_stride` apart; `scratch` is for each thread."""
 
     keys: Any
     values: Any
@@ -149,64 +153,55 @@ _HEAD_EPS, _SCALE = int(Number.HEAD_EPS), int(Number.SCALE)
 
 @kernel
 def forward(thread: int, words: Shared, shape: Shape, weights: Weights, buffers: Buffers, batch: Batch) -> None:
-    """Compute the batch: keys and values go to the cache, logits of the sampled rows and their best tokens to buffers."""
-    phase, tokens, w = 0, batch.counts[0], weights
-    tied = w.places[shape.layers, _OUTPUT] == w.places[shape.layers, _QKV]
-    phase = embed(words, phase, batch.ids, tokens, w.matrices, w.places[shape.layers, _OUTPUT], tied, shape.hidden, shape.pair,
-          buffers.hidden, buffers.hidden_stride)  # fmt: skip
+    """Compute the batch: keys and values go to the cache, logits of the sampled rows and their best tokens to buffers.
+
+    One function, so that the kernels in it are compiled into it once. Constants in calls are given a type, because
+    Numba makes a kernel anew for each literal.
+    """
+    w, b = weights, buffers
+    first_phase: Any = np.int64(0)
+    no: Any = np.bool_(False)
+    yes: Any = np.bool_(True)
+    tokens, rows, scratch_at = batch.counts[0], batch.counts[2], thread * b.scratch_stride
+    heads_out = (shape.heads + 2 * shape.kv_heads) * shape.dim
+    place, number = w.places[shape.layers], w.numbers[shape.layers]
+    phase = embed(words, first_phase, batch.ids, tokens, w.matrices, place[_OUTPUT], place[_OUTPUT] == place[_QKV],
+                  shape.hidden, shape.pair, b.hidden, b.hidden_stride)  # fmt: skip
     for layer in range(shape.layers):
-        phase = _attend(thread, words, phase, layer, tokens, shape, weights, buffers, batch)
+        place, number = w.places[layer], w.numbers[layer]
+        phase = rms_norm(words, phase, b.hidden, b.hidden_stride, batch.every, tokens, shape.hidden, w.vectors,
+                         place[_ATTENTION_NORM], number[_ATTENTION_EPS], b.scratch, scratch_at, b.normed,
+                         b.normed_stride)  # fmt: skip
+        phase = linear(words, phase, b.normed, b.normed_stride, tokens, w.matrices, place[_QKV], shape.hidden,
+                       heads_out, w.vectors, place[_QKV_BIAS], no, b.qkv, b.qkv_stride)  # fmt: skip
+        phase = prepare(words, phase, b.qkv, b.qkv_stride, tokens, shape.heads, shape.kv_heads, shape.dim, shape.pair,
+                        w.vectors, place[_QUERY_NORM], place[_KEY_NORM], number[_HEAD_EPS], w.cos, w.sin,
+                        place[_ROTATED], w.angles, batch.positions, batch.slots, batch.lasts, b.keys, b.values,
+                        place[_KEYS], place[_VALUES])  # fmt: skip
+        phase = attention(words, phase, b.qkv, b.qkv_stride, shape.heads, shape.kv_heads, shape.dim, number[_SCALE],
+                          place[_WINDOW], batch.tiles, batch.counts[1], batch.starts, batch.contexts, batch.tables,
+                          batch.table_width, b.keys, b.values, place[_KEYS], place[_VALUES], b.queries, b.scores,
+                          b.chances, b.sums, thread, b.span, b.attended, b.attended_stride)  # fmt: skip
+        phase = linear(words, phase, b.attended, b.attended_stride, tokens, w.matrices, place[_OUTPUT],
+                       shape.heads * shape.dim, shape.hidden, w.vectors, place[_OUTPUT_BIAS], yes, b.hidden,
+                       b.hidden_stride)  # fmt: skip
         for first in range(0, tokens, MLP_TOKENS):
             count = min(MLP_TOKENS, tokens - first)
-            phase = _transform(thread, words, phase, layer, first, count, shape, weights, buffers, batch)
-    _choose(thread, words, phase, shape, weights, buffers, batch)
-
-
-@kernel
-def _attend(thread, words, phase, layer, tokens, shape, w, b, batch):  # noqa: ANN001, ANN202
-    """hidden += output(attention(norm(hidden)))."""
-    place, number = w.places[layer], w.numbers[layer]
-    scratch_at = thread * b.scratch_stride
-    outputs = (shape.heads + 2 * shape.kv_heads) * shape.dim
-    phase = rms_norm(words, phase, b.hidden, b.hidden_stride, batch.every, tokens, shape.hidden, w.vectors, place[_ATTENTION_NORM],
-             number[_ATTENTION_EPS], b.scratch, scratch_at, b.normed, b.normed_stride)  # fmt: skip
-    phase = linear(words, phase, b.normed, b.normed_stride, tokens, w.matrices, place[_QKV], shape.hidden, outputs, w.vectors,
-           place[_QKV_BIAS], False, b.qkv, b.qkv_stride)  # fmt: skip
-    phase = prepare(words, phase, b.qkv, b.qkv_stride, tokens, shape.heads, shape.kv_heads, shape.dim, shape.pair, w.vectors,
-            place[_QUERY_NORM], place[_KEY_NORM], number[_HEAD_EPS], w.cos, w.sin, place[_ROTATED], w.angles,
-            batch.positions, batch.slots, batch.lasts, b.keys, b.values, place[_KEYS], place[_VALUES])  # fmt: skip
-    phase = attention(words, phase, b.qkv, b.qkv_stride, shape.heads, shape.kv_heads, shape.dim, number[_SCALE], place[_WINDOW],
-              batch.tiles, batch.counts[1], batch.starts, batch.contexts, batch.tables, batch.table_width, b.keys,
-              b.values, place[_KEYS], place[_VALUES], b.queries, b.scores, b.chances, b.sums, thread, b.span,
-              b.attended, b.attended_stride)  # fmt: skip
-    phase = linear(words, phase, b.attended, b.attended_stride, tokens, w.matrices, place[_OUTPUT], shape.heads * shape.dim,
-           shape.hidden, w.vectors, place[_OUTPUT_BIAS], True, b.hidden, b.hidden_stride)  # fmt: skip
-    return phase
-
-
-@kernel
-def _transform(thread, words, phase, layer, first, tokens, shape, w, b, batch):  # noqa: ANN001, ANN202
-    """hidden += down(swiglu(gate(norm(hidden)), up(norm(hidden)))), for `tokens` rows from `first`."""
-    place, number = w.places[layer], w.numbers[layer]
-    scratch_at = thread * b.scratch_stride
-    phase = rms_norm(words, phase, b.hidden, b.hidden_stride, batch.every[first:], tokens, shape.hidden, w.vectors, place[_MLP_NORM],
-             number[_MLP_EPS], b.scratch, scratch_at, b.normed, b.normed_stride)  # fmt: skip
-    phase = linear(words, phase, b.normed, b.normed_stride, tokens, w.matrices, place[_GATE_UP], shape.hidden, 2 * shape.inner,
-           w.vectors, place[_GATE_UP_BIAS], False, b.gate_up, b.gate_up_stride)  # fmt: skip
-    phase = swiglu(words, phase, b.gate_up, b.gate_up_stride, tokens, shape.inner, b.scratch, scratch_at, b.activated,
-           b.activated_stride)  # fmt: skip
-    phase = linear(words, phase, b.activated, b.activated_stride, tokens, w.matrices, place[_DOWN], shape.inner, shape.hidden,
-           w.vectors, place[_DOWN_BIAS], True, b.hidden[first * b.hidden_stride :], b.hidden_stride)  # fmt: skip
-    return phase
-
-
-@kernel
-def _choose(thread, words, phase, shape, w, b, batch):  # noqa: ANN001, ANN202
-    """Logits of the sampled rows, and the likeliest token of each."""
+            phase = rms_norm(words, phase, b.hidden, b.hidden_stride, batch.every[first:], count, shape.hidden,
+                             w.vectors, place[_MLP_NORM], number[_MLP_EPS], b.scratch, scratch_at, b.normed,
+                             b.normed_stride)  # fmt: skip
+            phase = linear(words, phase, b.normed, b.normed_stride, count, w.matrices, place[_GATE_UP], shape.hidden,
+                           2 * shape.inner, w.vectors, place[_GATE_UP_BIAS], no, b.gate_up,
+                           b.gate_up_stride)  # fmt: skip
+            phase = swiglu(words, phase, b.gate_up, b.gate_up_stride, count, shape.inner, b.scratch, scratch_at,
+                           b.activated, b.activated_stride)  # fmt: skip
+            phase = linear(words, phase, b.activated, b.activated_stride, count, w.matrices, place[_DOWN], shape.inner,
+                           shape.hidden, w.vectors, place[_DOWN_BIAS], yes, b.hidden[first * b.hidden_stride :],
+                           b.hidden_stride)  # fmt: skip
     place, number = w.places[shape.layers], w.numbers[shape.layers]
-    rows = batch.counts[2]
-    phase = rms_norm(words, phase, b.hidden, b.hidden_stride, batch.sampled, rows, shape.hidden, w.vectors, place[_ATTENTION_NORM],
-             number[_ATTENTION_EPS], b.scratch, thread * b.scratch_stride, b.normed, b.normed_stride)  # fmt: skip
-    phase = linear(words, phase, b.normed, b.normed_stride, rows, w.matrices, place[_QKV], shape.hidden, shape.vocabulary, w.vectors,
-           place[_QKV_BIAS], False, b.logits, b.logits_stride)  # fmt: skip
+    phase = rms_norm(words, phase, b.hidden, b.hidden_stride, batch.sampled, rows, shape.hidden, w.vectors,
+                     place[_ATTENTION_NORM], number[_ATTENTION_EPS], b.scratch, scratch_at, b.normed,
+                     b.normed_stride)  # fmt: skip
+    phase = linear(words, phase, b.normed, b.normed_stride, rows, w.matrices, place[_QKV], shape.hidden,
+                   shape.vocabulary, w.vectors, place[_QKV_BIAS], no, b.logits, b.logits_stride)  # fmt: skip
     greedy(words, phase, b.logits, b.logits_stride, rows, shape.vocabulary, b.best, b.best_values)

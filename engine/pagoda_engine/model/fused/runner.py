@@ -10,11 +10,10 @@ import torch
 
 from pagoda_engine.core.engine import Computed, Sample
 from pagoda_engine.core.scheduler import Work
-from pagoda_engine.kernels.cpu import attention
-from pagoda_engine.kernels.cpu.rotary import BLOCK
 from pagoda_engine.kernels.cpu.step import Batch, Buffers, Shape, Weights, forward, phases
 from pagoda_engine.kernels.cpu.team import Team
 from pagoda_engine.kernels.cpu.work import Shared
+from pagoda_engine.model.fused.batch import BatchWriter
 from pagoda_engine.model.fused.parts import Decoder
 from pagoda_engine.model.fused.room import Limits, cache_places, make_batch, make_buffers
 from pagoda_engine.model.fused.takeover import shape_of, take_over
@@ -33,18 +32,18 @@ class FusedRunner:
         """Takes the decoder's weights over: its modules are empty afterwards."""
         shape = shape_of(decoder)
         self._team = Team(threads, phases(shape, limits.tokens))
-        self._group = shape.heads // shape.kv_heads
-        self._batch: Batch = make_batch(shape, limits)
+        arrays: Batch = make_batch(shape, limits)
+        self._writer = BatchWriter(arrays, shape.heads // shape.kv_heads)
         buffers = make_buffers(shape, limits, threads)
         weights = take_over(decoder, cache_places(shape, limits.blocks))
-        self._job = _Job(shape, weights, buffers, self._batch)
+        self._job = _Job(shape, weights, buffers, arrays)
         self._best, self._best_values = buffers.best, buffers.best_values
         rows = buffers.logits.reshape(-1, buffers.logits_stride)[:, : shape.vocabulary]
         self._logits = torch.from_numpy(rows)
 
     @torch.inference_mode()
     def launch(self, batch: Sequence[Work]) -> Computed:
-        self._fill(batch)
+        self._writer.write(batch)
         self._team.run(self._job)
         works = [work for work in batch if work.samples]
         tokens = self._best[: len(works)].tolist()
@@ -56,37 +55,6 @@ class FusedRunner:
             for row, one in zip(chosen, drawn, strict=True):
                 samples[row] = one
         return Computed(samples)
-
-    def _fill(self, works: Sequence[Work]) -> None:
-        """Write the works into the batch's arrays."""
-        batch = self._batch
-        at = 0
-        tiles: list[tuple[int, int]] = []
-        sampled: list[int] = []
-        for index, work in enumerate(works):
-            count, blocks, first = len(work), work.request.blocks, work.start
-            stop = at + count
-            batch.ids[at:stop] = work.known
-            positions = np.arange(first, work.stop)
-            batch.positions[at:stop] = positions
-            table = np.array(blocks, dtype=np.int32)
-            row = index * batch.table_width
-            batch.tables[row : row + len(table)] = table
-            batch.slots[at:stop] = table[positions // BLOCK].astype(np.int64) * BLOCK + positions % BLOCK
-            batch.lasts[at:stop] = 0
-            # Was the block of the last token begun in this step?
-            batch.lasts[stop - 1] = first <= (work.stop - 1) // BLOCK * BLOCK
-            batch.starts[index] = at
-            batch.contexts[index] = work.stop
-            tiles += [(index, row) for row in range(0, count * self._group, attention.ROWS)]
-            if work.samples:
-                sampled.append(stop - 1)
-            at = stop
-        batch.starts[len(works)] = at
-        # The last tiles of a prompt see the most: begun first, none of them is waited for at the end.
-        batch.tiles[: len(tiles)] = tiles[::-1]
-        batch.sampled[: len(sampled)] = sampled
-        batch.counts[:] = at, len(tiles), len(sampled)
 
 
 class _Job:

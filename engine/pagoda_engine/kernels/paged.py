@@ -22,14 +22,19 @@ class LayerCache:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionOptions:
-    """What a layer asks of its attention.
+    """What a layer asks of softmax attention. All of it is about the logits, which are computed in float32.
 
-    Scores are multiplied by `scale`. With a `window`, a token sees itself and the `window - 1` before it. With a
-    `softcap`, a logit becomes softcap * tanh(logit / softcap). `sinks` [heads] are one more logit a head, neither scaled
-    nor capped, that takes its share of the softmax and has no value.
+    `scale` multiplies them. With a `softcap` they become `softcap * tanh(logit / softcap)` (Gemma 2, arXiv 2408.00118).
+    With a `window` a token sees itself and the `window - 1` before it. `sinks` [heads] are one more logit for each
+    head, neither scaled nor capped, that takes part in the softmax and has no value (gpt-oss; arXiv 2309.17453).
     """
 
     scale: float
     window: int | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether scale and window say it all."""
+        return self.softcap is None and self.sinks is None

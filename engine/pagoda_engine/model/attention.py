@@ -17,6 +17,8 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pagoda_engine.errors import ModelUnsupported
+from pagoda_engine.kernels.paged import AttentionOptions as AttentionOptions
+from pagoda_engine.kernels.paged import LayerCache as LayerCache
 
 IMPLEMENTATION: Final = "pagoda_paged"
 
@@ -58,34 +60,6 @@ class Layout:
     slots: Tensor
     tables: tuple[tuple[int, ...], ...]
     block_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class LayerCache:
-    """One layer's paged cache: `keys` and `values` are [blocks, block_size, kv_heads, head_dim]."""
-
-    keys: Tensor
-    values: Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AttentionOptions:
-    """What a layer asks of softmax attention. All of it is about the logits, which are computed in float32.
-
-    `scale` multiplies them. With a `softcap` they become `softcap * tanh(logit / softcap)` (Gemma 2, arXiv 2408.00118).
-    With a `window` a token sees itself and the `window - 1` before it. `sinks` [heads] are one more logit for each
-    head, neither scaled nor capped, that takes part in the softmax and has no value (gpt-oss; arXiv 2309.17453).
-    """
-
-    scale: float
-    window: int | None = None
-    softcap: float | None = None
-    sinks: Tensor | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether scale and window say it all."""
-        return self.softcap is None and self.sinks is None
 
 
 class AttentionKernels(Protocol):

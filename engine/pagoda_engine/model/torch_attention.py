@@ -56,8 +56,8 @@ class TorchAttention:
         self._only_group = not self._chunks and len(self._groups) == 1
 
     def write_kv(self, layer: LayerCache, keys: Tensor, values: Tensor) -> None:
-        layer.keys.flatten(0, 1).index_copy_(0, self._layout.slots, keys)
-        layer.values.flatten(0, 1).index_copy_(0, self._layout.slots, values)
+        _store(layer.keys, layer.key_scale, self._layout.slots, keys)
+        _store(layer.values, layer.value_scale, self._layout.slots, values)
 
     def paged_attention(self, layer: LayerCache, queries: Tensor, options: AttentionOptions) -> Tensor:
         if self._only_group:
@@ -73,7 +73,7 @@ class TorchAttention:
     def _attend_group(self, index: int, layer: LayerCache, queries: Tensor, options: AttentionOptions) -> Tensor:
         group = self._groups[index]
         count, heads, head_dim = queries.shape
-        keys, values = self._gather(layer, group.slots)
+        keys, values = _gather(layer, group.slots, queries.dtype)
         kv_heads = keys.shape[-2]
         # The query heads that share a key head take the place of queries, so nothing is repeated in memory.
         output = _softmax_attention(
@@ -86,7 +86,7 @@ class TorchAttention:
         return output.reshape(count, heads, -1)
 
     def _attend_chunk(self, chunk: _Chunk, layer: LayerCache, queries: Tensor, options: AttentionOptions) -> Tensor:
-        keys, values = self._gather(layer, chunk.slots)
+        keys, values = _gather(layer, chunk.slots, queries.dtype)
         repeats = queries.shape[1] // keys.shape[1]
         keys, values = (part.repeat_interleave(repeats, dim=1).transpose(0, 1)[None] for part in (keys, values))
         queries = queries.transpose(0, 1)[None]
@@ -135,11 +135,6 @@ class TorchAttention:
             self._group_masks[key] = _additive(hidden, dtype)[:, None, None, :]
         return self._group_masks[key]
 
-    @staticmethod
-    def _gather(layer: LayerCache, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of slots, [slots, kv_heads, head_dim]."""
-        return layer.keys.flatten(0, 1).index_select(0, slots), layer.values.flatten(0, 1).index_select(0, slots)
-
     def _similar(self, counts: list[int]) -> list[list[int]]:
         """Indices of the sequences with one query, in groups whose padding costs little."""
         contexts = self._layout.contexts
@@ -177,6 +172,29 @@ class TorchAttention:
         tables = [self._layout.tables[index][:width] for index in members]
         blocks = torch.tensor([table + (table[0],) * (width - len(table)) for table in tables], device=device)
         return (blocks[:, :, None] * size + torch.arange(size, device=device)).flatten(1)[:, :length]
+
+
+def _store(cache: Tensor, scale: Tensor | None, slots: Tensor, rows: Tensor) -> None:
+    """Write rows [slots, kv_heads, dim] to slots of a cache [blocks, block_size, kv_heads, dim]."""
+    if scale is None:
+        cache.flatten(0, 1).index_copy_(0, slots, rows)
+        return
+    largest = torch.finfo(cache.dtype).max
+    stored = (rows.float() / scale[:, None]).clamp(-largest, largest).to(cache.dtype)
+    # Few of torch's operations know a float8, and moving needs to know its size only.
+    cache.view(torch.uint8).flatten(0, 1).index_copy_(0, slots, stored.view(torch.uint8))
+
+
+def _gather(layer: LayerCache, slots: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Keys and values of slots, [slots, kv_heads, head_dim] each."""
+
+    def rows(cache: Tensor, scale: Tensor | None) -> Tensor:
+        if scale is None:
+            return cache.flatten(0, 1).index_select(0, slots)
+        stored = cache.view(torch.uint8).flatten(0, 1).index_select(0, slots).view(cache.dtype)
+        return (stored.float() * scale[:, None]).to(dtype)
+
+    return rows(layer.keys, layer.key_scale), rows(layer.values, layer.value_scale)
 
 
 def _softmax_attention(

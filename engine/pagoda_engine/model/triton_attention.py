@@ -33,8 +33,9 @@ class TritonAttention:
         index = torch.tensor([*layout.starts, *layout.contexts, *chain.from_iterable(tables)], dtype=torch.int32)
         if layout.slots.is_cuda:
             index = index.pin_memory().to(layout.slots.device, non_blocking=True)
-        self._starts, self._contexts, tables_ = index.split([sequences + 1, sequences, sequences * width])
-        self._tables = tables_.view(sequences, width)
+        self._starts = index[: sequences + 1]
+        self._contexts = index[sequences + 1 : 2 * sequences + 1]
+        self._tables = index[2 * sequences + 1 :].view(sequences, width)
         self._plans: dict[tuple[int, int | None], DecodePlan] = {}
         self._spaces: dict[tuple[DecodePlan, int, int], DecodeSpace] = {}
 

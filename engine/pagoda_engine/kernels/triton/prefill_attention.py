@@ -164,7 +164,7 @@ def _tiles(
     BLOCK: tl.constexpr, DIM: tl.constexpr, VALUE_DIM: tl.constexpr, COLUMNS: tl.constexpr,
     VALUE_COLUMNS: tl.constexpr, TOKENS: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """The tiles that begin in [start, stop). With MASKED, a row sees what its position allows, and no tile passes `end`.
+    """Tiles that begin in [start, stop). With MASKED, a row sees what its position allows, and no tile passes `end`.
 
     Without, all rows see all tokens of all tiles, and the masks that remain, of padded columns, are known when
     compiling.

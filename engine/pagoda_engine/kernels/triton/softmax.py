@@ -9,7 +9,7 @@ from __future__ import annotations
 
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
 # Triton is untyped, and types inside a kernel are Triton's.
-# ruff: noqa: ANN001, ANN202, N803 - Triton's habit: what is known when compiling is in capitals
+# ruff: noqa: ANN001, ANN201, N803 - Triton's habit: what is known when compiling is in capitals
 import math
 from typing import Final
 
@@ -41,10 +41,7 @@ def turn(scores, values, sums, top, total, scale, MASKED: tl.constexpr):
     With MASKED, a row may have seen nothing yet, and stays what it was.
     """
     best = tl.maximum(top, tl.max(scores, 1) * scale)
-    if MASKED:
-        pivot = tl.where(best == float("-inf"), 0.0, best)
-    else:
-        pivot = best
+    pivot = tl.where(best == float("-inf"), 0.0, best) if MASKED else best
     powers = tl.exp2(scores * scale - pivot[:, None])
     kept = tl.exp2(top - pivot)
     total = total * kept + tl.sum(powers, 1)

@@ -50,7 +50,7 @@ def engine_metrics() -> str:
     """What a server's `/metrics` exposes, asked of a real registry."""
     args = EngineArgs(model="model")
     metrics = Metrics("model")
-    metrics.watch(EngineClient(args, metrics, step_seconds=1.0))
+    metrics.watch(EngineClient(metrics, step_seconds=1.0))
     metrics.describe_cache(Ready("", "", {}, {}, vocab_size=1, max_model_len=1, num_blocks=1, block_size=1), args)
     metrics.http("GET", "/health", 200, 0.0)
     return _metrics(metrics.text())

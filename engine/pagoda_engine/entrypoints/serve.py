@@ -2,6 +2,9 @@
 
 The flags are `contract.EngineArgs`; `PAGODA_API_KEY` in the environment makes `/v1` ask for a key. The port is open
 before the model is loaded, and `/ready` says how far that is.
+
+What takes longest is begun first: the engine process imports torch while this one imports its web framework, which is
+why that is imported late.
 """
 
 from __future__ import annotations
@@ -17,13 +20,9 @@ import uvloop
 
 from pagoda_engine.contract import EngineArgs, ExitCode
 from pagoda_engine.errors import run
-from pagoda_engine.process.supervisor import Death
-from pagoda_engine.server.app import build_app
-from pagoda_engine.server.chat_template import ChatTemplate, ChatTemplateError
-from pagoda_engine.server.http_server import HttpServer
+from pagoda_engine.process.supervisor import Death, EngineProcess
 from pagoda_engine.server.limits import Limits
 from pagoda_engine.server.listener import listen
-from pagoda_engine.server.state import Serving
 
 PROG: Final = "pagoda serve"
 
@@ -48,15 +47,25 @@ def _serve(args: EngineArgs, limits: Limits, template: str | None) -> int:
 
 
 async def _run(args: EngineArgs, limits: Limits, template: str | None, listener: socket.socket) -> Death:
-    serving = Serving(args, limits, template)
-    app = build_app(serving, os.environ.get("PAGODA_API_KEY"))
-    return await HttpServer(serving, app, listener).run()
+    process = await EngineProcess.start(args)
+    try:
+        from pagoda_engine.server.app import build_app
+        from pagoda_engine.server.http_server import HttpServer
+        from pagoda_engine.server.state import Serving
+
+        serving = Serving(args, limits, template)
+        app = build_app(serving, os.environ.get("PAGODA_API_KEY"))
+        return await HttpServer(serving, app, listener).run(process)
+    finally:
+        await process.stop()
 
 
 def _read_template(path: str | None) -> str | None:
     """The text of --chat-template. Raises OSError, or ChatTemplateError (a ValueError)."""
     if path is None:
         return None
+    from pagoda_engine.server.chat_template import ChatTemplate, ChatTemplateError
+
     text = Path(path).read_text()
     try:
         ChatTemplate(text, {})

@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers import (
+    TOKENIZER_MAPPING,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from pagoda_engine.contract import EngineArgs
 from pagoda_engine.errors import ModelCorrupt, ModelUnsupported
+from pagoda_engine.model import gguf_model
 from pagoda_engine.model.checkpoint import Checkpoint
 from pagoda_engine.source import resolve
 
@@ -42,7 +49,7 @@ def read_model_card(args: EngineArgs) -> ModelCard:
     checkpoint = Checkpoint.at(path)
     config = checkpoint.config()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**checkpoint.source)
+        tokenizer = _tokenizer_class(checkpoint, config).from_pretrained(**checkpoint.source)
     except (OSError, ValueError, KeyError) as error:
         raise ModelCorrupt(f"the tokenizer of {path} can't be read: {error}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -56,6 +63,20 @@ def read_model_card(args: EngineArgs) -> ModelCard:
         sampling_defaults=_sampling_defaults(generation),
         eos_token_ids=_ids(generation.eos_token_id) | _ids(config.eos_token_id) | _ids(tokenizer.eos_token_id),
     )
+
+
+def _tokenizer_class(checkpoint: Checkpoint, config: PreTrainedConfig) -> type[Any]:
+    """The class whose `from_pretrained` reads the tokenizer.
+
+    AutoTokenizer parses a GGUF file's whole vocabulary just to learn the config, which takes longer than all the rest
+    of a small model's start; where nothing beside the file says otherwise its choice is the one that the config leads
+    to.
+    """
+    alone = checkpoint.gguf_name and not (checkpoint.folder / "tokenizer_config.json").is_file()
+    if alone and gguf_model.understands(config):
+        found: type[Any] = TOKENIZER_MAPPING.get(type(config), PreTrainedTokenizerFast)
+        return found
+    return AutoTokenizer
 
 
 def _generation_config(path: Path, config: PreTrainedConfig) -> GenerationConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ _SINGLE: Final = "model.safetensors"
 _ATTENTION_LAYERS: Final = frozenset({"full_attention", "sliding_attention"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Checkpoint:
     """A folder in the Hugging Face layout, or a GGUF file (then `gguf_name` is its name inside `folder`)."""
 
@@ -82,6 +83,11 @@ class Checkpoint:
 
     def gguf_header(self) -> gguf.Header:
         """The header of the GGUF file. Raises ModelCorrupt naming the file where it is damaged or was cut off."""
+        return self._gguf_header
+
+    @cached_property
+    def _gguf_header(self) -> gguf.Header:
+        """Read once: a vocabulary's strings are many to step over."""
         try:
             with self.path.open("rb") as file:
                 return gguf.read_header(file, self.path.stat().st_size)

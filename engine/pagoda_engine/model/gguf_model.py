@@ -97,6 +97,11 @@ def read_config(header: gguf.Header) -> PreTrainedConfig | None:
     return known(**options)
 
 
+def understands(config: PreTrainedConfig) -> bool:
+    """Whether a config is of a kind that `read_config` makes."""
+    return type(config) in _CONFIGS.values()
+
+
 def load_weights(model: nn.Module, path: Path, header: gguf.Header, on_percent: Callable[[float], None]) -> None:
     """Fill a model's parameters from the file, dequantised to their own dtype, on their own device.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
-from pagoda_engine.contract import EngineArgs, Progress, Stage
+from pagoda_engine.contract import Progress, Stage
 from pagoda_engine.ipc.channel import AsyncChannel, Closed
 from pagoda_engine.ipc.messages import Commands, Failed, Loading, Message, Output, Ready, Stepped, Submit
 from pagoda_engine.process.streams import Mailbox, Update
@@ -90,14 +90,11 @@ class Generation:
 class EngineClient:
     """One engine process and the requests in it. `run` it in a task; the rest may be called at any time."""
 
-    def __init__(
-        self, args: EngineArgs, observer: Observer, *, step_seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, observer: Observer, *, step_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.progress = Progress(Stage.STARTING)
         self.ready: Ready | None = None
         self.death: Death | None = None
         self.latest = Stepped([], 0, 0, 0, 0, 0.0, 0)
-        self._args = args
         self._observer = observer
         self._step_seconds = step_seconds
         self._clock = clock
@@ -108,14 +105,10 @@ class EngineClient:
         self._aborted = 0
         self._pulse = clock()
 
-    async def run(self, on_ready: Callable[[Ready], None]) -> Death:
-        """Start the engine process and carry messages until it ends; returns how. Cancel it to stop the engine."""
-        process = await EngineProcess.start(self._args)
-        try:
-            failed = await self._converse(process, on_ready)
-            self.death = await process.death(failed, ready=self.ready is not None)
-        finally:
-            await process.stop()
+    async def run(self, process: EngineProcess, on_ready: Callable[[Ready], None]) -> Death:
+        """Carry messages to and from an engine process until it ends; returns how."""
+        failed = await self._converse(process, on_ready)
+        self.death = await process.death(failed, ready=self.ready is not None)
         self.abandon(self.death.message)
         return self.death
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from pagoda_engine.contract import ExitCode
 from pagoda_engine.ipc.messages import Ready
-from pagoda_engine.process.supervisor import Death
+from pagoda_engine.process.supervisor import Death, EngineProcess
 from pagoda_engine.server.state import Serving
 
 LAST_ANSWER_SECONDS: Final = 3
@@ -52,13 +52,13 @@ class HttpServer:
             )
         )
 
-    async def run(self) -> Death:
-        """Serve until a signal has been obeyed, exit code OK, or until the engine ends. Raises PagodaError."""
+    async def run(self, process: EngineProcess) -> Death:
+        """Serve until a signal has been obeyed, exit code OK, or until the engine process ends. Raises PagodaError."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         http = asyncio.create_task(self._uvicorn.serve(sockets=[self._listener]))
-        engine = asyncio.create_task(self._serving.client.run(self._on_ready))
+        engine = asyncio.create_task(self._serving.client.run(process, self._on_ready))
         drain = asyncio.create_task(self._drain())
         tasks: set[asyncio.Task[Any]] = {http, engine, drain}
         try:
@@ -72,7 +72,7 @@ class HttpServer:
             await self._close(http, tasks)
 
     async def _close(self, http: asyncio.Task[None], tasks: set[asyncio.Task[Any]]) -> None:
-        """Close the port first, the engine after it; nothing of either is left."""
+        """Close the port first, so that nobody comes to a server whose engine is about to end."""
         self._uvicorn.should_exit = True
         self._uvicorn.force_exit = self._forced_to_end.is_set()
         await asyncio.wait({http})

@@ -28,7 +28,7 @@ class Serving:
         self.names = args.served_model_name or (args.model,)
         self.created = int(time.time())
         self.metrics = Metrics(self.names[0])
-        self.client = EngineClient(args, self.metrics, step_seconds=limits.step_seconds)
+        self.client = EngineClient(self.metrics, step_seconds=limits.step_seconds)
         self.metrics.watch(self.client)
         self.in_flight = 0
         """API requests whose last byte is not sent yet."""

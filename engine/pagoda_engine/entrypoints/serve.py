@@ -23,6 +23,7 @@ from pagoda_engine.errors import run
 from pagoda_engine.process.supervisor import Death, EngineProcess
 from pagoda_engine.server.limits import Limits
 from pagoda_engine.server.listener import listen
+from pagoda_engine.server.signals import Signals
 
 PROG: Final = "pagoda serve"
 
@@ -47,6 +48,7 @@ def _serve(args: EngineArgs, limits: Limits, template: str | None) -> int:
 
 
 async def _run(args: EngineArgs, limits: Limits, template: str | None, listener: socket.socket) -> Death:
+    signals = Signals()
     process = await EngineProcess.start(args)
     try:
         from pagoda_engine.server.app import build_app
@@ -55,7 +57,7 @@ async def _run(args: EngineArgs, limits: Limits, template: str | None, listener:
 
         serving = Serving(args, limits, template)
         app = build_app(serving, os.environ.get("PAGODA_API_KEY"))
-        return await HttpServer(serving, app, listener).run(process)
+        return await HttpServer(serving, app, listener, signals).run(process)
     finally:
         await process.stop()
 

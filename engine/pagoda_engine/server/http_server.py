@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp
 from pagoda_engine.contract import ExitCode
 from pagoda_engine.ipc.messages import Ready
 from pagoda_engine.process.supervisor import Death, EngineProcess
+from pagoda_engine.server.signals import Signals
 from pagoda_engine.server.state import Serving
 
 LAST_ANSWER_SECONDS: Final = 3
@@ -33,11 +33,10 @@ class _Uvicorn(uvicorn.Server):
 class HttpServer:
     """One run of `pagoda serve`, from listening to the exit code."""
 
-    def __init__(self, serving: Serving, app: ASGIApp, listener: socket.socket) -> None:
+    def __init__(self, serving: Serving, app: ASGIApp, listener: socket.socket, signals: Signals) -> None:
         self._serving = serving
         self._listener = listener
-        self._asked_to_end = asyncio.Event()
-        self._forced_to_end = asyncio.Event()
+        self._signals = signals
         level = serving.args.uvicorn_log_level
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
@@ -54,9 +53,6 @@ class HttpServer:
 
     async def run(self, process: EngineProcess) -> Death:
         """Serve until a signal has been obeyed, exit code OK, or until the engine process ends. Raises PagodaError."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
         http = asyncio.create_task(self._uvicorn.serve(sockets=[self._listener]))
         engine = asyncio.create_task(self._serving.client.run(process, self._on_ready))
         drain = asyncio.create_task(self._drain())
@@ -74,7 +70,7 @@ class HttpServer:
     async def _close(self, http: asyncio.Task[None], tasks: set[asyncio.Task[Any]]) -> None:
         """Close the port first, so that nobody comes to a server whose engine is about to end."""
         self._uvicorn.should_exit = True
-        self._uvicorn.force_exit = self._forced_to_end.is_set()
+        self._uvicorn.force_exit = self._signals.end_now.is_set()
         await asyncio.wait({http})
         for task in tasks:
             task.cancel()
@@ -85,11 +81,11 @@ class HttpServer:
     async def _drain(self) -> None:
         """Once asked to end: not ready at once, but taking requests until the endpoints have forgotten this pod."""
         serving = self._serving
-        await self._asked_to_end.wait()
+        await self._signals.end.wait()
         serving.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(serving.args.drain_delay):
-                await self._forced_to_end.wait()
+                await self._signals.end_now.wait()
         serving.refusing = True
         await self._idle(serving.args.shutdown_timeout)
         serving.client.abandon("This server was shut down before the answer was complete.")
@@ -97,15 +93,10 @@ class HttpServer:
 
     async def _idle(self, seconds: float) -> None:
         """Wait for the last byte of every answer, but no longer than `seconds`, nor than the user is willing to."""
-        waits = [asyncio.create_task(event.wait()) for event in (self._serving.idle, self._forced_to_end)]
+        waits = [asyncio.create_task(event.wait()) for event in (self._serving.idle, self._signals.end_now)]
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-
-    def _on_signal(self, number: signal.Signals) -> None:
-        if self._asked_to_end.is_set() and number == signal.SIGINT:
-            self._forced_to_end.set()  # whoever presses Ctrl-C twice does not want to wait
-        self._asked_to_end.set()
 
     def _on_ready(self, ready: Ready) -> None:
         self._serving.engine_ready(ready)

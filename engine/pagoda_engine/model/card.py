@@ -73,10 +73,10 @@ def _tokenizer_class(checkpoint: Checkpoint, config: PreTrainedConfig) -> type[A
     to.
     """
     alone = checkpoint.gguf_name and not (checkpoint.folder / "tokenizer_config.json").is_file()
+    found: type[Any] = AutoTokenizer
     if alone and gguf_model.understands(config):
-        found: type[Any] = TOKENIZER_MAPPING.get(type(config), PreTrainedTokenizerFast)
-        return found
-    return AutoTokenizer
+        found = TOKENIZER_MAPPING.get(type(config), PreTrainedTokenizerFast)
+    return found
 
 
 def _generation_config(path: Path, config: PreTrainedConfig) -> GenerationConfig:

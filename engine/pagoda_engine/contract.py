@@ -182,6 +182,28 @@ def _known(document_type: type[Any], document: Mapping[str, Any]) -> dict[str, A
     return {name: value for name, value in document.items() if name in known}
 
 
+# --- tensor parallelism -----------------------------------------------------------------------------------------------
+
+
+def tensor_parallel_problem(size: int, num_attention_heads: int, num_kv_heads: int) -> str | None:
+    """Why a model's heads can't be spread over `size` devices, as a sentence without a full stop; None where they can.
+
+    A rank holds whole heads: as many query heads as every other, and the KV heads that they read. So the size divides
+    the query heads, and divides the KV heads or is a multiple of them: then each is held by several ranks.
+    """
+    if num_attention_heads % size:
+        return f"TP {size} does not divide the model's {num_attention_heads} query heads"
+    if num_kv_heads % size and size % num_kv_heads:
+        return f"TP {size} neither divides the model's {num_kv_heads} KV heads nor is a multiple of them"
+    return None
+
+
+def tensor_parallel_sizes(num_attention_heads: int, num_kv_heads: int) -> list[int]:
+    """Every size that a model's heads can be spread over, smallest first."""
+    sizes = range(1, num_attention_heads + 1)
+    return [size for size in sizes if tensor_parallel_problem(size, num_attention_heads, num_kv_heads) is None]
+
+
 # --- engine arguments ------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +228,7 @@ class EngineArgs:
     dtype: str = _flag("auto", "data type of weights", choices=("auto", "bfloat16", "float16", "float32"))
     load_format: str = _flag("auto", "`dummy` makes random weights", choices=("auto", "safetensors", "gguf", "dummy"))
     max_model_len: int | None = _flag(None, "longest prompt and output together, tokens; default: the model's own")
-    tensor_parallel_size: int = _flag(1, "GPUs that one replica is spread over")
+    tensor_parallel_size: int = _flag(1, "GPUs (on a CPU, processes) that one replica is spread over")
     gpu_memory_utilization: float = _flag(0.9, "share of a GPU's memory that the engine may use")
     kv_cache_memory_bytes: int | None = _flag(None, "exact size of the KV cache; default: what is left")
     block_size: int = _flag(16, "tokens in a KV block")

@@ -92,6 +92,12 @@ class DeviceNotFound(PagodaError):
     exit_code = ExitCode.DEVICE_NOT_FOUND
 
 
+def error_of(exit_code: int, message: str) -> PagodaError:
+    """The error that another process ended with, by its exit code; EngineDied for a code of none of ours."""
+    kinds = {kind.exit_code: kind for kind in PagodaError.__subclasses__()}
+    return kinds.get(ExitCode(exit_code) if exit_code in list(ExitCode) else ExitCode.ENGINE_DIED, EngineDied)(message)
+
+
 def run(prog: str, body: Callable[[], int | None]) -> int:
     """Run a command's body and return its exit code.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,9 @@ from pagoda_engine.model.device import available_memory, cpu_threads, has_bfloat
 from pagoda_engine.model.fusion import fused_runner
 from pagoda_engine.model.kv_cache import LayerShape, allocate
 from pagoda_engine.model.loader import load
+from pagoda_engine.model.parallel.group import Group
+from pagoda_engine.model.parallel.ranks import Ranks
+from pagoda_engine.model.parallel.runner import ParallelRunner
 from pagoda_engine.model.probe import probe
 from pagoda_engine.model.runner import ModelRunner
 from pagoda_engine.model.torch_attention import TorchAttention
@@ -34,32 +38,75 @@ _CPU_WARM_UP: Final = 64  # tokens: on a CPU, first calls cost no more with more
 OnProgress = Callable[[Progress], None]
 
 
-def build_engine(args: EngineArgs, on_progress: OnProgress) -> EngineCore:
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What every rank has of a warm engine."""
+
+    runner: Runner
+    limits: SchedulerConfig
+    info: EngineInfo
+
+
+def build_engine(args: EngineArgs, on_progress: OnProgress, ranks: Ranks | None = None) -> EngineCore:
     """Load `args.model`, which must be on this machine, and make an engine of it.
 
-    `on_progress` hears of each stage, last of READY. Raises the errors of `pagoda_engine.errors`: ModelNotFound,
-    ModelCorrupt, ModelUnsupported, OutOfMemory.
+    `on_progress` hears of each stage, last of READY. `ranks` are the others of `args.tensor_parallel_size`, where they
+    were started already. Raises the errors of `pagoda_engine.errors`: ModelNotFound, ModelCorrupt, ModelUnsupported,
+    OutOfMemory, DeviceNotFound; EngineDied where another rank ended.
     """
+    if args.tensor_parallel_size == 1:
+        built = build_runner(args, on_progress, Group.alone())
+        runner = built.runner
+    else:
+        ranks = ranks or Ranks(args)
+        built, runner = _build_on_all(args, on_progress, ranks)
+    blocks = BlockPool(built.info.num_blocks, built.info.block_size)
+    engine = EngineCore(Scheduler(built.limits, blocks), runner, built.info, args.seed)
+    on_progress(Progress(Stage.READY))
+    return engine
+
+
+def _build_on_all(args: EngineArgs, on_progress: OnProgress, ranks: Ranks) -> tuple[Built, Runner]:
+    def report(progress: Progress) -> None:
+        if progress.stage is Stage.LOADING and progress.percent is not None:
+            progress = replace(progress, percent=ranks.slowest(progress.percent))
+        on_progress(progress)
+
+    group = Group(0, ranks.size, ranks.folder, ranks.meet)
+    ranks.abort = group.abort
+    try:
+        with ranks.watched():
+            built = build_runner(args, report, group)
+    except BaseException:
+        ranks.close()
+        raise
+    return built, ParallelRunner(built.runner, ranks)
+
+
+def build_runner(args: EngineArgs, on_progress: OnProgress, group: Group) -> Built:
+    """This rank's part of the model, warm. Every rank of `group` runs this at the same time, step by step."""
     on_progress(Progress(Stage.LOADING, 0.0))
-    if args.tensor_parallel_size != 1:
-        raise ModelUnsupported(
-            f"--tensor-parallel-size is {args.tensor_parallel_size}; this version of the engine runs on one device only"
-        )
-    device = resolve_device(args.device)
+    device = resolve_device(args.device, group.rank, group.size)
     if device.type == "cpu":
-        torch.set_num_threads(cpu_threads())
+        torch.set_num_threads(max(1, cpu_threads() // group.size))
     checkpoint = Checkpoint.at(Path(resolve(args.model, args.download_dir)))
     config = checkpoint.config()
     model_class(config)  # a kind of model that can't run is the first thing to say of it
     max_model_len = _max_model_len(args, config)
+
+    def on_percent(percent: float) -> None:
+        on_progress(Progress(Stage.LOADING, percent))
+
     model = load(
         checkpoint,
         config,
         dtype=_dtype(args, checkpoint, config, device),
         device=device,
         dummy=args.load_format == "dummy",
-        on_percent=lambda percent: on_progress(Progress(Stage.LOADING, percent)),
+        on_percent=on_percent,
+        group=group,
     )
+    group.join(device, on_percent)
 
     rotary.settle(model, max_model_len)
 
@@ -67,15 +114,15 @@ def build_engine(args: EngineArgs, on_progress: OnProgress) -> EngineCore:
     limits = _limits(args, max_model_len)
     shapes = probe(model, max_model_len)
     blocks = cache_size.num_blocks(
-        _cache_bytes(args, model, shapes, limits),
+        _cache_bytes(args, model, shapes, limits, group.size),
         args.block_size * sum(shape.bytes for shape in shapes),
         args.block_size,
         max_model_len,
         limits.max_num_seqs,
     )
-    runner: Runner = fused_runner(model, limits, blocks, args.block_size) or _runner(
-        model, _allocate(shapes, blocks, args.block_size, device), args.block_size
-    )
+    blocks = group.least(blocks)
+    fused = fused_runner(model, limits, blocks, args.block_size) if group.size == 1 else None
+    runner: Runner = fused or _runner(model, _allocate(shapes, blocks, args.block_size, device), args.block_size)
     del model
     _warm_up(runner, limits, args.block_size, device)
     info = EngineInfo(
@@ -85,9 +132,7 @@ def build_engine(args: EngineArgs, on_progress: OnProgress) -> EngineCore:
         num_blocks=blocks,
         block_size=args.block_size,
     )
-    engine = EngineCore(Scheduler(limits, BlockPool(blocks, args.block_size)), runner, info, args.seed)
-    on_progress(Progress(Stage.READY))
-    return engine
+    return Built(runner, limits, info)
 
 
 def _max_model_len(args: EngineArgs, config: PreTrainedConfig) -> int:
@@ -140,14 +185,14 @@ def _allocate(
 
 
 def _cache_bytes(
-    args: EngineArgs, model: PreTrainedModel, shapes: tuple[LayerShape, ...], limits: SchedulerConfig
+    args: EngineArgs, model: PreTrainedModel, shapes: tuple[LayerShape, ...], limits: SchedulerConfig, ranks: int
 ) -> int:
-    """Bytes for the cache: the asked ones, or what the device can spare."""
+    """Bytes for this rank's cache: the asked ones, or what the device can spare."""
     if args.kv_cache_memory_bytes is not None:
         return args.kv_cache_memory_bytes
     device = model.device
     if device.type == "cpu":
-        return cache_size.cpu_cache_bytes(available_memory())
+        return cache_size.cpu_cache_bytes(available_memory() // ranks)
     # The largest step on a cache just large enough for it shows the most memory that computing takes.
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)

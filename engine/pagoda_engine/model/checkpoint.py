@@ -39,6 +39,14 @@ class Checkpoint:
         return self.folder / self.gguf_name if self.gguf_name else self.folder
 
     @property
+    def index(self) -> Path | None:
+        """The file that says which tensors there are: the one weight file, or the index of several."""
+        if self.gguf_name:
+            return None
+        single = self.folder / _SINGLE
+        return single if single.is_file() else self.folder / _INDEX
+
+    @property
     def source(self) -> dict[str, Any]:
         """The arguments by which transformers' `from_pretrained` finds this checkpoint, and never a network."""
         named = {"gguf_file": self.gguf_name} if self.gguf_name else {}
@@ -64,14 +72,24 @@ class Checkpoint:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelCorrupt(f"{path} can't be used: {error}") from error
 
-    def check_files(self) -> None:
-        """Compare every file's size with its header. Raises ModelCorrupt or ModelNotFound naming the file."""
-        if self.gguf_name:
-            self.gguf_header()
-            return
-        for path in self._shards():
+    def headers(self) -> dict[Path, tuple[safetensors.Tensor, ...]]:
+        """What each safetensors file says that it holds.
+
+        Raises ModelCorrupt or ModelNotFound naming the file: missing, cut off, damaged, or without a tensor that the
+        index says it has.
+        """
+        weight_map = self._weight_map()
+        found = {}
+        for path in self._shards(weight_map):
             with path.open("rb") as file:
-                safetensors.read_header(file, str(path), path.stat().st_size)
+                found[path] = safetensors.read_header(file, str(path), path.stat().st_size)
+        held = {path.name: {tensor.name for tensor in tensors} for path, tensors in found.items()}
+        for tensor, name in weight_map.items():
+            if tensor not in held[name]:
+                raise ModelCorrupt(
+                    f"{self.folder / name} lacks the tensor {tensor!r}, which {_INDEX} says it holds; fetch it again"
+                )
+        return found
 
     def eos_token_ids(self, config: PreTrainedConfig) -> frozenset[int]:
         """The tokens that end a text, by the config and, where there is one, the generation config."""
@@ -94,16 +112,19 @@ class Checkpoint:
         except ModelCorrupt as error:
             raise ModelCorrupt(f"{self.path}: {error}") from error
 
-    def _shards(self) -> Iterator[Path]:
-        """The weight files. Raises ModelNotFound naming the one that is missing, ModelCorrupt for a bad index."""
+    def _weight_map(self) -> dict[str, str]:
+        """By the index which tensor is in which file; empty for a checkpoint of one file. Raises ModelCorrupt."""
         index = self.folder / _INDEX
-        names = [_SINGLE]
-        if not (self.folder / _SINGLE).is_file() and index.is_file():
-            weight_map = _document(index).get("weight_map")
-            if not isinstance(weight_map, dict) or not weight_map:
-                raise ModelCorrupt(f"{index} has no weight_map; fetch the model again")
-            names = sorted(set(map(str, weight_map.values())))
-        for name in names:
+        if (self.folder / _SINGLE).is_file() or not index.is_file():
+            return {}
+        weight_map = _document(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ModelCorrupt(f"{index} has no weight_map; fetch the model again")
+        return {str(tensor): str(name) for tensor, name in weight_map.items()}
+
+    def _shards(self, weight_map: dict[str, str]) -> Iterator[Path]:
+        """The weight files. Raises ModelNotFound naming the one that is missing."""
+        for name in sorted(set(weight_map.values())) or [_SINGLE]:
             path = self.folder / name
             # A name from the index is a stranger's: it stays inside the folder.
             if Path(name).name != name or not path.is_file():

@@ -14,13 +14,26 @@ from pagoda_engine.errors import DeviceNotFound
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises DeviceNotFound where `cuda` is asked for and there is none."""
+def resolve_device(name: str, rank: int = 0, size: int = 1) -> torch.device:
+    """The device of rank `rank` of `size`; `auto` is the GPU if there is one.
+
+    Raises DeviceNotFound where `cuda` is asked for and there is none, or where there are fewer than ranks.
+    """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise DeviceNotFound("--device cuda: this process sees no GPU; check the driver, or use --device cpu")
-    return torch.device("cuda", torch.cuda.current_device())
+    if size == 1:
+        return torch.device("cuda", torch.cuda.current_device())
+    if torch.cuda.device_count() < size:
+        raise DeviceNotFound(
+            f"--tensor-parallel-size is {size}, and this process sees {torch.cuda.device_count()} GPUs; "
+            "lower it, or give the process more"
+        )
+    # First of all: whatever asks CUDA for something before would take memory on GPU 0, in every rank.
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    return device
 
 
 def cpu_threads(cgroup: Path = _CGROUP) -> int:

@@ -1,9 +1,9 @@
-"""GGUF files of the common decoder shape, read directly: one pass over the file, one tensor in memory at a time.
+"""GGUF files of the common decoder shape, read directly, tensor by tensor.
 
 transformers reads any GGUF that it knows, but parses the whole vocabulary string by string each time, which takes
 longer than all the rest of a small model's start. For the architectures below the config comes from the few numbers of
-the header, and tensors go from the mapped file into the model one by one. Whatever this module is not sure of it leaves
-to transformers: `read_config` returns None then.
+the header, and tensors are dequantised from the mapped file in transformers' loading threads. Whatever this module is
+not sure of it leaves to transformers: `read_config` returns None then.
 
 Names: llama.cpp's gguf-py/gguf/constants.py. The permutation of query and key rows: its convert_hf_to_gguf.py.
 """
@@ -11,17 +11,18 @@ Names: llama.cpp's gguf-py/gguf/constants.py. The permutation of query and key r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, dequantize
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from pagoda_engine.errors import ModelCorrupt
+from pagoda_engine.model.stored import Stored
 from pagoda_engine.source import gguf
 
 _CONFIGS: Final[Mapping[str, type[PreTrainedConfig]]] = {
@@ -74,7 +75,7 @@ _TOP_NAME: Final = re.compile(r"(\w+)\.(weight|bias)")
 
 
 def read_config(header: gguf.Header) -> PreTrainedConfig | None:
-    """The config of a file that `load_weights` can read, equal to what transformers would make; else None."""
+    """The config of a file whose tensors `stored` can read, equal to what transformers would make; else None."""
     architecture = header.metadata.get("general.architecture")
     known = _CONFIGS.get(str(architecture))
     if known is None or "mistral" in str(header.metadata.get("general.name", "")).lower():
@@ -102,33 +103,21 @@ def understands(config: PreTrainedConfig) -> bool:
     return type(config) in _CONFIGS.values()
 
 
-def load_weights(model: nn.Module, path: Path, header: gguf.Header, on_percent: Callable[[float], None]) -> None:
-    """Fill a model's parameters from the file, dequantised to their own dtype, on their own device.
+def stored(config: PreTrainedConfig, path: Path, header: gguf.Header, device: torch.device) -> Iterator[Stored]:
+    """The file's tensors by transformers' names, dequantised to float32 as they are read.
 
-    Raises ModelCorrupt naming the tensor that has the wrong shape, is not known to the model, or is missing.
+    Raises ModelCorrupt naming a tensor whose type is unknown.
     """
-    parameters = dict(model.named_parameters())
     data = np.memmap(path, mode="r", dtype=np.uint8)
     unpermuted = header.metadata["general.architecture"] == "llama"
-    total, done = sum(tensor.bytes or 0 for tensor in header.tensors), 0
     for tensor in header.tensors:
-        name = parameter_name(tensor.name)
-        parameter = parameters.pop(name, None) if name else None
-        if parameter is None:
-            raise ModelCorrupt(f"{path} has a tensor {tensor.name!r} that its architecture has no place for")
-        if tuple(parameter.shape) != tensor.shape[::-1]:
-            raise ModelCorrupt(
-                f"{path}: tensor {tensor.name!r} has the shape {tensor.shape[::-1]} and should have "
-                f"{tuple(parameter.shape)}"
-            )
-        values = _values(data, header.data_start, tensor, path)
+        if tensor.bytes is None:
+            raise ModelCorrupt(f"{path}: tensor {tensor.name!r} has the unknown type {tensor.kind}")
+        start = header.data_start + tensor.offset
+        read = _Dequantised(data[start : start + tensor.bytes], tensor, device)
         if unpermuted and re.search(r"attn_[qk]\.", tensor.name):
-            values = _interleaved_to_halves(values, model.config, tensor.name)
-        parameter.data.copy_(values)
-        done += tensor.bytes or 0
-        on_percent(100 * done / total)
-    if parameters:
-        raise ModelCorrupt(f"{path} lacks the tensors of {', '.join(sorted(parameters)[:3])}; fetch it again")
+            read.heads = config.num_attention_heads if "attn_q" in tensor.name else config.num_key_value_heads
+        yield Stored(parameter_name(tensor.name) or tensor.name, path, tensor.shape[::-1], torch.float32, read)
 
 
 def parameter_name(tensor_name: str) -> str | None:
@@ -142,19 +131,23 @@ def parameter_name(tensor_name: str) -> str | None:
     return None
 
 
-def _values(data: np.memmap[Any, Any], data_start: int, tensor: gguf.Tensor, path: Path) -> Tensor:
-    if tensor.bytes is None:
-        raise ModelCorrupt(f"{path}: tensor {tensor.name!r} has the unknown type {tensor.kind}")
-    start = data_start + tensor.offset
-    rows = data[start : start + tensor.bytes].reshape(*tensor.shape[:0:-1], -1)
-    kind = GGMLQuantizationType(tensor.kind)
-    if kind is GGMLQuantizationType.F32:
-        return torch.from_numpy(np.array(rows).view(np.float32))
-    return torch.from_numpy(dequantize(np.asarray(rows), kind).reshape(tensor.shape[::-1]))
+class _Dequantised:
+    """Reads a tensor from the mapped file. `heads` is set where its rows are in llama.cpp's order."""
 
+    def __init__(self, data: np.ndarray[Any, Any], tensor: gguf.Tensor, device: torch.device) -> None:
+        self.heads: int | None = None
+        self._data = data
+        self._tensor = tensor
+        self._device = device
 
-def _interleaved_to_halves(values: Tensor, config: PreTrainedConfig, name: str) -> Tensor:
-    """Undo llama.cpp's order of rows: its rotary pairs are neighbours, transformers' are half a head apart."""
-    heads = config.num_attention_heads if "attn_q" in name else config.num_key_value_heads
-    pairs = values.reshape(heads, -1, 2, *values.shape[1:])
-    return pairs.transpose(1, 2).reshape(values.shape)
+    def __call__(self, rows: tuple[int, int]) -> Tensor:
+        kind, shape = GGMLQuantizationType(self._tensor.kind), self._tensor.shape[::-1]
+        packed = self._data.reshape(*shape[:-1], -1)
+        if kind is GGMLQuantizationType.F32:
+            values = torch.from_numpy(np.array(packed).view(np.float32))
+        else:
+            values = torch.from_numpy(dequantize(np.asarray(packed), kind).reshape(shape))
+        if self.heads is not None:
+            # llama.cpp's rotary pairs are neighbours, transformers' are half a head apart.
+            values = values.reshape(self.heads, -1, 2, *shape[1:]).transpose(1, 2).reshape(shape)
+        return values[slice(*rows)].to(self._device)

@@ -12,6 +12,7 @@ from pagoda_engine.core.engine import Computed, Launched, Sample
 from pagoda_engine.core.request import Request
 from pagoda_engine.core.scheduler import Work
 from pagoda_engine.model.attention import KernelsForStep, LayerCache, Layout, PagedStep
+from pagoda_engine.model.inputs import StepInputs
 from pagoda_engine.model.sampler import Choice, choose
 
 
@@ -42,46 +43,47 @@ class ModelRunner:
 
     @torch.inference_mode()
     def launch(self, batch: Sequence[Work]) -> Launched:
-        layout = self._layout(batch)
-        positions = [position for work in batch for position in range(work.start, work.stop)]
-        sampled = [index for index, work in enumerate(batch) if work.samples]
-        output = self._model(
-            input_ids=self._ids(batch, layout)[None],
-            position_ids=self._tensor(positions)[None],
-            use_cache=False,
-            logits_to_keep=self._tensor([layout.starts[index + 1] - 1 for index in sampled] or [0]),
-            pagoda_step=PagedStep(self._kernels(layout), self._layers),
-        )
-        self._rows = {batch[index].request: row for row, index in enumerate(sampled)}
+        inputs = StepInputs.of(batch)
+        ids = self._tensor(inputs.ids)
+        self._feed(ids, batch, inputs)
+        logits = self._compute(inputs, ids)
+        sampled = [work for work in batch if work.samples]
+        self._rows = {work.request: row for row, work in enumerate(sampled)}
         if not sampled:
             return Computed([])
-        choice = choose(output.logits[0], [batch[index] for index in sampled])
+        choice = choose(logits, sampled)
         self._chosen = choice.tokens
         return _Pass(choice)
 
-    def _ids(self, batch: Sequence[Work], layout: Layout) -> torch.Tensor:
-        """Token ids, those in flight from what the launch before has chosen."""
-        ids = self._tensor([token for work in batch for token in (work.known or [0])])
+    @torch.inference_mode()
+    def forward(self, inputs: StepInputs) -> torch.Tensor:
+        """The pass alone, for who does not choose tokens: logits [rows, vocabulary]. Every token must be known."""
+        return self._compute(inputs, self._tensor(inputs.ids))
+
+    def _compute(self, inputs: StepInputs, ids: torch.Tensor) -> torch.Tensor:
+        layout = Layout(
+            starts=inputs.starts,
+            contexts=inputs.contexts,
+            slots=self._tensor(list(inputs.slots(self._block_size))),
+            tables=inputs.tables,
+            block_size=self._block_size,
+        )
+        output = self._model(
+            input_ids=ids[None],
+            position_ids=self._tensor(list(inputs.positions()))[None],
+            use_cache=False,
+            logits_to_keep=self._tensor(inputs.rows or (0,)),
+            pagoda_step=PagedStep(self._kernels(layout), self._layers),
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+    def _feed(self, ids: torch.Tensor, batch: Sequence[Work], inputs: StepInputs) -> None:
+        """Put the tokens that are in flight where they belong: the launch before has chosen them."""
         at = [index for index, work in enumerate(batch) if work.in_flight]
         if at and self._chosen is not None:
             rows = self._tensor([self._rows[batch[index].request] for index in at])
-            ids.index_copy_(0, self._tensor([layout.starts[index] for index in at]), self._chosen[rows])
-        return ids
-
-    def _layout(self, batch: Sequence[Work]) -> Layout:
-        size = self._block_size
-        starts, slots = [0], []
-        for work in batch:
-            blocks = work.request.blocks
-            slots += [blocks[at // size] * size + at % size for at in range(work.start, work.stop)]
-            starts.append(starts[-1] + len(work))
-        return Layout(
-            starts=tuple(starts),
-            contexts=tuple(work.stop for work in batch),
-            slots=self._tensor(slots),
-            tables=tuple(tuple(work.request.blocks) for work in batch),
-            block_size=size,
-        )
+            ids.index_copy_(0, self._tensor([inputs.starts[index] for index in at]), self._chosen[rows])
 
     def _tensor(self, values: Sequence[int]) -> torch.Tensor:
         """On the device, without waiting for it: only a copy from pinned memory does not."""

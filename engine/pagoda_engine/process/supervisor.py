@@ -11,7 +11,6 @@ import asyncio
 import collections
 import os
 import shutil
-import signal
 import socket
 import struct
 import sys
@@ -23,6 +22,7 @@ from typing import Any, Final
 from pagoda_engine.contract import EngineArgs, ExitCode
 from pagoda_engine.ipc.channel import AsyncChannel
 from pagoda_engine.ipc.messages import Failed
+from pagoda_engine.lifetime import how_it_ended
 
 WORKER_MODULE: Final = "pagoda_engine.process.worker"
 STOP_SECONDS: Final = 5.0
@@ -105,7 +105,8 @@ class EngineProcess:
                 code = ExitCode(failed.exit_code)
             message = failed.message if not ready else f"the engine process failed: {failed.message}"
             return Death(code, message)
-        return Death(code, f"the engine process {self._how_it_ended()}; its last words: {self._last_words()}")
+        ended = how_it_ended(await self._process.wait())
+        return Death(code, f"the engine process {ended}; its last words: {self._last_words()}")
 
     async def stop(self) -> None:
         """End the child, wherever it is: it holds nothing that outlives it. Removes the socket and its folder."""
@@ -149,14 +150,6 @@ class EngineProcess:
             self._last_lines += filter(str.strip, lines)
         if unfinished.strip():
             self._last_lines.append(unfinished)
-
-    def _how_it_ended(self) -> str:
-        code = self._process.returncode
-        if code is None or code >= 0:
-            return f"ended with exit code {code}"
-        name = signal.Signals(-code).name
-        hint = " (out of memory? see the memory limit)" if -code == signal.SIGKILL else ""
-        return f"was killed by {name}{hint}"
 
     def _last_words(self) -> str:
         return self._last_lines[-1].strip()[:500] if self._last_lines else "none"

@@ -7,6 +7,8 @@ small.
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,12 +18,15 @@ from pagoda_engine.contract import EngineArgs, ExitCode, Progress, Stage
 from pagoda_engine.errors import PagodaError
 from pagoda_engine.ipc.channel import Channel, Closed
 from pagoda_engine.ipc.messages import Failed, Loading, Ready
-from pagoda_engine.process.lifetime import end_with_parent, leave_signals_to_parent
+from pagoda_engine.lifetime import end_with_parent, leave_signals_to_parent
+from pagoda_engine.model.parallel.ranks import Ranks
 
 if TYPE_CHECKING:
     from pagoda_engine.core.engine import EngineInfo
     from pagoda_engine.model.card import ModelCard
 
+_NOTICE_SECONDS: Final = 4.0
+"""How long the loop has to notice that a rank has died. Longer than it waits to learn which one it was."""
 _PROGRESS_INTERVAL: Final = 0.1
 """Seconds between two reports of the same stage: a loader may tell of every tensor."""
 
@@ -29,6 +34,8 @@ _PROGRESS_INTERVAL: Final = 0.1
 def main(argv: Sequence[str]) -> int:
     """Serve one engine over one socket; returns the process's exit code."""
     path, parent, *engine_argv = argv
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pagoda_engine").setLevel(logging.INFO)
     leave_signals_to_parent()
     end_with_parent(int(parent))
     channel = Channel.connect(path)
@@ -48,15 +55,28 @@ def main(argv: Sequence[str]) -> int:
 def _serve(args: EngineArgs, channel: Channel) -> None:
     progress = _ProgressSender(channel)
     progress(Progress(Stage.STARTING, message="importing torch and transformers"))
+    # The other ranks import torch at the same time as this one.
+    ranks = Ranks(args, _end_with_rank) if args.tensor_parallel_size > 1 else None
     # Imported this late so that the HTTP process hears from the engine before the seconds that torch takes.
     from pagoda_engine.model.build import build_engine
     from pagoda_engine.model.card import read_model_card
     from pagoda_engine.process.loop import EngineLoop
 
     card = read_model_card(args)
-    core = build_engine(args, progress)
+    core = build_engine(args, progress, ranks)
     channel.send(_ready(card, core.info))
     EngineLoop(core, channel, card.eos_token_ids | core.info.eos_token_ids).run()
+
+
+def _end_with_rank(death: PagodaError) -> None:
+    """Without one of its ranks this process is of no use.
+
+    In a step, the loop notices by itself, and says so over the channel. It does not while it waits for requests, or in
+    a collective that nobody wakes it from.
+    """
+    time.sleep(_NOTICE_SECONDS)
+    print(f"pagoda serve: error: {death}", file=sys.stderr, flush=True)
+    os._exit(ExitCode.ENGINE_DIED)
 
 
 def _ready(card: ModelCard, info: EngineInfo) -> Ready:

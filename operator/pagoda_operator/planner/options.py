@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pagoda_engine.contract import tensor_parallel_problem
 from pagoda_operator.planner.gpus import GpuClass
 from pagoda_operator.planner.memory import GPU_OVERHEAD, PEER_OVERHEAD, Demand, size
 
@@ -62,10 +63,8 @@ class GpuOption:
 
     def shape_problem(self) -> str | None:
         model, tp = self.demand.model, self.tensor_parallel
-        if model.num_attention_heads % tp:
-            return f"TP {tp} does not divide the model's {model.num_attention_heads} query heads"
-        if model.num_kv_heads % tp and tp % model.num_kv_heads:
-            return f"TP {tp} neither divides the model's {model.num_kv_heads} KV heads nor is a multiple of them"
+        if problem := tensor_parallel_problem(tp, model.num_attention_heads, model.num_kv_heads):
+            return problem
         if tp > self.gpu.gpus_per_node:
             return f"TP {tp} needs {tp} GPUs on one node, and no node has more than {self.gpu.gpus_per_node}"
         if self.gpu.shared:

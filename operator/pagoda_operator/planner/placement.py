@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pagoda_engine.contract import EngineArgs, ModelFacts
+from pagoda_engine.contract import EngineArgs, ModelFacts, tensor_parallel_sizes
 from pagoda_operator.api.spec import Spec
 from pagoda_operator.planner.gpus import GpuClass
 from pagoda_operator.planner.memory import CPU_OVERHEAD, Demand, size
@@ -210,9 +210,5 @@ def _tensor_fix(spec: Spec, demand: Demand) -> str:
     if spec.parallelism.tensor is None:
         return ""
     model = demand.model
-    valid = [
-        n
-        for n in range(1, model.num_attention_heads + 1)
-        if model.num_attention_heads % n == 0 and (model.num_kv_heads % n == 0 or n % model.num_kv_heads == 0)
-    ]
+    valid = tensor_parallel_sizes(model.num_attention_heads, model.num_kv_heads)
     return f"; set spec.parallelism.tensor to one of {', '.join(map(str, valid))}, or remove it"

@@ -6,12 +6,23 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, Gemma3Config, GPT2Config, Lfm2Config, LlamaConfig, T5Config
+from transformers import (
+    AutoConfig,
+    Gemma3Config,
+    GPT2Config,
+    Lfm2Config,
+    LlamaConfig,
+    MixtralConfig,
+    MixtralForCausalLM,
+    T5Config,
+)
 
 from pagoda_engine.contract import EngineArgs, Stage
 from pagoda_engine.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, OutOfMemory
 from pagoda_engine.model.build import build_engine
+from pagoda_engine.model.stored import SafetensorsFile
 from pagoda_engine.sampling_params import SamplingParams
+from pagoda_engine.source import safetensors
 
 
 @pytest.fixture
@@ -61,7 +72,7 @@ def test_a_missing_weight_file_is_named(llama, build):
 
 def test_a_missing_shard_is_named(llama, build):
     (llama / "model.safetensors").rename(llama / "model-00001-of-00002.safetensors")
-    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    names = {"model.norm.weight": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (llama / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     with pytest.raises(ModelNotFound, match="00002-of-00002"):
         build(llama)
@@ -78,16 +89,80 @@ def test_a_missing_tensor_is_named(llama, build):
     tensors = load_file(llama / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, llama / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelCorrupt, match=r"layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        ModelCorrupt, match=r"model\.safetensors has no tensor 'model\.layers\.1\.mlp\.up_proj\.weight'"
+    ):
         build(llama)
 
 
-def test_a_tensor_of_the_wrong_shape_is_named(llama, build):
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("model.norm.weight", torch.ones(3), r"'model\.norm\.weight' has the shape \(3,\) and should have \(64,\)"),
+        (
+            "model.layers.2.mlp.up_proj.weight",
+            torch.ones(64, 8),
+            r"'.*2\.mlp\.up_proj\.weight' has the shape \(64, 8\)",
+        ),
+        ("lm_head.weight", torch.ones(211, 64, dtype=torch.int8), r"'lm_head\.weight' has the dtype int8"),
+        ("lm_head.weight", torch.ones(211, 64).to(torch.float8_e4m3fn), r"'lm_head\.weight' has the dtype float8"),
+    ],
+)
+def test_a_tensor_that_the_model_cannot_take_is_named_with_its_file(llama, build, name, values, words):
     tensors = load_file(llama / "model.safetensors")
-    tensors["model.norm.weight"] = torch.ones(3)
-    save_file(tensors, llama / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelCorrupt, match=r"model\.norm\.weight|mismatched"):
+    save_file(tensors | {name: values}, llama / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelCorrupt, match=r"model\.safetensors: tensor " + words):
         build(llama)
+
+
+def test_a_tensor_whose_bytes_are_not_those_of_its_shape_is_named(llama, build):
+    path = llama / "model.safetensors"
+    content = path.read_bytes()
+    assert content.count(b'"shape":[211,64]') == 2
+    path.write_bytes(content.replace(b'"shape":[211,64]', b'"shape":[210,64]', 1))
+    with pytest.raises(ModelCorrupt, match=r"model\.safetensors has a damaged .*'lm_head\.weight' has 54016 bytes"):
+        build(llama)
+
+
+def test_a_shard_without_a_tensor_that_the_index_promises_is_named_with_it(llama, build):
+    tensors = load_file(llama / "model.safetensors")
+    halves = [dict(list(tensors.items())[::2]), dict(list(tensors.items())[1::2])]
+    weight_map = {}
+    for number, half in enumerate(halves, 1):
+        name = f"model-0000{number}-of-00002.safetensors"
+        save_file(half, llama / name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(half, name)
+    (llama / "model.safetensors").unlink()
+    (llama / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    build(llama)
+    lost = min(halves[1])
+    save_file({name: values for name, values in halves[1].items() if name != lost}, llama / name)
+    with pytest.raises(ModelCorrupt, match=rf"00002-of-00002\.safetensors lacks the tensor '{lost}'"):
+        build(llama)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_signal(llama):
+    path = llama / "model.safetensors"
+    with path.open("rb") as opened:
+        header = safetensors.read_header(opened, str(path), path.stat().st_size)
+    file = SafetensorsFile(path, torch.device("cpu"))
+    last = file.stored(max(header, key=lambda tensor: tensor.start))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ModelCorrupt, match=rf"was cut off while it was read: tensor '{last.name}'"):
+        last[...]
+    file.close()
+
+
+def test_an_expert_that_is_missing_is_named_with_its_parameter(tmp_path, build):
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
+    config = MixtralConfig(**shape, num_attention_heads=2, num_key_value_heads=1, num_local_experts=4)
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    lost = next(name for name in tensors if "experts.2.w2" in name)
+    del tensors[lost]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelCorrupt, match=r"model\.safetensors: 3 tensors such as .* make up '.*experts\.down_proj'"):
+        build(tmp_path)
 
 
 def test_a_damaged_config_is_named(llama, build):
@@ -135,7 +210,6 @@ def test_dummy_weights_need_only_a_config(tmp_path, tiny_model, build, generate)
     ("arguments", "error", "words"),
     [
         ({"max_model_len": 257}, ModelUnsupported, "the model was made for 256; use 256 or less"),
-        ({"tensor_parallel_size": 2}, ModelUnsupported, "one device only"),
         ({"kv_cache_memory_bytes": 3 * 2 * 2 * 8 * 4 * 100}, OutOfMemory, "use --max-model-len 96 or less"),
     ],
 )

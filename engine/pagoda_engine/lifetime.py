@@ -1,4 +1,7 @@
-"""Ties a child process's life to its parent's: it outlives neither its parent nor a signal meant for the parent."""
+"""Ties a child process's life to its parent's: it outlives neither its parent nor a signal meant for the parent.
+
+Both kinds of children stand on it: the engine process, and the ranks of a model that is spread over several devices.
+"""
 
 from __future__ import annotations
 
@@ -30,3 +33,11 @@ def leave_signals_to_parent() -> None:
     """Ignore Ctrl-C and SIGTERM, which reach the whole process group: the parent drains, then closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def how_it_ended(returncode: int) -> str:
+    """A child's end in words, from `Popen.returncode`: below 0 it is the signal that killed it."""
+    if returncode >= 0:
+        return f"ended with exit code {returncode}"
+    hint = " (out of memory? see the memory limit)" if -returncode == signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-returncode).name}{hint}"

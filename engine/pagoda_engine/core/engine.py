@@ -9,21 +9,25 @@ request is thrown away when it is read; nobody outside sees a difference.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
+from pagoda_engine.core.logprobs import Logprobs
 from pagoda_engine.core.request import FinishReason, Request
 from pagoda_engine.core.scheduler import Scheduler, Work
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestOutput:
     """What one step made of one request.
 
     `token_ids` are the new tokens, without the token that stopped it (that is `stop_token_id`). The last output of a
     request has a `finish_reason`; an `error` says what to do about it. `queue_seconds`, from arrival to the first
     time on the device, comes with the request's first output.
+
+    `logprobs`, where they were asked for, holds one entry for each new token, the one that stopped it included;
+    `prompt_logprobs`, which come with the first token, one for each prompt token but the first.
     """
 
     request_id: str
@@ -32,6 +36,8 @@ class RequestOutput:
     error: str | None = None
     stop_token_id: int | None = None
     queue_seconds: float | None = None
+    logprobs: list[Logprobs] = field(default_factory=list)
+    prompt_logprobs: list[Logprobs] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +69,22 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A request's next token, or why there is none (its logits were not finite, say)."""
+    """What a work's logits gave: the next token, or why there is none (they were not finite, say).
+
+    `token_id` is -1 where the work only scored a part of its prompt, which is then in `prompt_logprobs`.
+    """
 
     token_id: int = -1
     error: str | None = None
+    logprobs: Logprobs | None = None
+    prompt_logprobs: tuple[Logprobs, ...] = ()
 
 
 class Launched(Protocol):
     """A step that the device is computing, or has computed."""
 
     def samples(self) -> list[Sample]:
-        """A sample for each work that `samples`, in the batch's order; waits for this launch, but for no later one."""
+        """A sample for each work with `rows`, in the batch's order; waits for this launch, but for no later one."""
 
 
 class Runner(Protocol):
@@ -134,6 +145,7 @@ class EngineCore:
         else:
             request.seed = request.params.seed
         try:
+            self._check_ids(request)
             self._scheduler.add(request)
         except ValueError as error:
             self._refused.append(RequestOutput(request.id, [], FinishReason.ERROR, str(error)))
@@ -190,13 +202,16 @@ class EngineCore:
         samples = iter(launched.samples())
         for work in batch:
             request = work.request
-            sample = next(samples) if work.samples else None
+            sample = next(samples) if work.rows else None
             if self._requests.get(request.id) is not request:
                 continue  # aborted since, or ended by the launch before
             self._scheduler.commit(work)
             if sample is None:
                 continue
-            request.in_flight -= 1
+            request.in_flight -= work.samples
+            request.prompt_logprobs += sample.prompt_logprobs
+            if not work.samples and sample.error is None:
+                continue
             output = self._advance(request, sample)
             outputs.append(output)
             if output.error:
@@ -208,15 +223,31 @@ class EngineCore:
 
     def _advance(self, request: Request, sample: Sample) -> RequestOutput:
         """Give a request its next token and decide whether it was the last."""
-        queued = None
-        if request.num_generated == 0 and request.started_time is not None:
-            queued = request.started_time - request.arrival_time
+        output = RequestOutput(request.id, [])
+        if request.num_generated == 0:
+            if request.started_time is not None:
+                output.queue_seconds = request.started_time - request.arrival_time
+            output.prompt_logprobs = request.prompt_logprobs
         if sample.error:
-            return RequestOutput(request.id, [], FinishReason.ERROR, sample.error, queue_seconds=queued)
+            output.finish_reason, output.error = FinishReason.ERROR, sample.error
+            return output
         token = sample.token_id
         request.tokens.append(token)
+        if sample.logprobs is not None:
+            output.logprobs.append(sample.logprobs)
         if token in request.stop_ids and request.num_generated > request.params.min_tokens:
-            return RequestOutput(request.id, [], FinishReason.STOP, stop_token_id=token, queue_seconds=queued)
-        full = len(request.tokens) >= self.info.max_model_len
-        length = FinishReason.LENGTH if full or request.num_generated >= request.params.max_tokens else None
-        return RequestOutput(request.id, [token], length, queue_seconds=queued)
+            output.finish_reason, output.stop_token_id = FinishReason.STOP, token
+            return output
+        output.token_ids.append(token)
+        if len(request.tokens) >= self.info.max_model_len or request.num_generated >= request.params.max_tokens:
+            output.finish_reason = FinishReason.LENGTH
+        return output
+
+    def _check_ids(self, request: Request) -> None:
+        """Raises ValueError for a token id, of the prompt or the parameters, that the model does not have."""
+        size, ids = self.info.vocab_size, request.tokens
+        if ids and not 0 <= min(ids) <= max(ids) < size:
+            strange = min(ids) if min(ids) < 0 else max(ids)
+            raise ValueError(f"the prompt holds token id {strange}; the model has {size} tokens, from 0 to {size - 1}")
+        if problem := request.params.problem(size):
+            raise ValueError(problem)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pagoda_engine.core.logprobs import Logprobs
 from pagoda_engine.sampling_params import SamplingParams
 
 
@@ -37,8 +39,8 @@ class Request:
     arrival_time: float
     cache_salt: str = ""
 
-    tokens: list[int] = field(init=False)
-    """Prompt, then what was generated, as far as it is known here."""
+    tokens: array[int] = field(init=False)
+    """Prompt, then what was generated, as far as it is known here. 64 bits each, which kernels read as they are."""
     in_flight: int = field(init=False, default=0)
     """Tokens after `tokens` that launched steps will have made; 0 or 1 whenever a step is scheduled."""
     computed: int = field(init=False, default=0)
@@ -57,9 +59,11 @@ class Request:
     """The seed in use: the request's own, or the engine's for it."""
     stop_ids: frozenset[int] = field(init=False)
     """The tokens that end this request."""
+    prompt_logprobs: list[Logprobs] = field(init=False, default_factory=list)
+    """Of the prompt's second token and those after it, as far as they were asked for and are known."""
 
     def __post_init__(self) -> None:
-        self.tokens = list(self.prompt_token_ids)
+        self.tokens = array("q", self.prompt_token_ids)
         eos = frozenset[int]() if self.params.ignore_eos else self.eos_token_ids
         self.stop_ids = eos.union(self.params.stop_token_ids)
 
@@ -72,6 +76,13 @@ class Request:
     def pending(self) -> int:
         """Tokens to compute. None while the token in flight is its last by length: nothing comes after that."""
         return min(self.length, self.longest) - self.computed
+
+    @property
+    def unscored(self) -> int:
+        """Prompt tokens whose log-probabilities are wanted and not known yet; the first token has none."""
+        if self.params.prompt_logprobs is None:
+            return 0
+        return len(self.prompt_token_ids) - 1 - len(self.prompt_logprobs)
 
     @property
     def num_generated(self) -> int:

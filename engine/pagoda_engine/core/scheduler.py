@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,16 +18,24 @@ class SchedulerConfig:
 
     `max_num_seqs` requests run at once. A step computes at most `max_num_batched_tokens` tokens, and at most
     `max_prefill_tokens` of prompts when others decode beside them, so that a long prompt does not stall their
-    streams. `max_model_len` bounds prompt and output together.
+    streams. `max_model_len` bounds prompt and output together. `max_scored_tokens` bounds the prompt tokens of a step
+    whose log-probabilities are wanted: each of them takes a row of logits, as wide as the vocabulary.
     """
 
     max_num_seqs: int
     max_num_batched_tokens: int
     max_prefill_tokens: int
     max_model_len: int
+    max_scored_tokens: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens", "max_prefill_tokens", "max_model_len"):
+        for name in (
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "max_prefill_tokens",
+            "max_model_len",
+            "max_scored_tokens",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_num_seqs > self.max_num_batched_tokens:
@@ -40,19 +49,26 @@ class SchedulerConfig:
 class Work:
     """Compute the tokens at positions `start` to `stop`; their blocks are allocated.
 
-    `samples` says that a next token is wanted, the one at position `stop`.
+    `samples` says that a next token is wanted, the one at position `stop`. `scored` prompt tokens have their
+    log-probabilities taken, each from the logits at the position before it.
     """
 
     request: Request
     start: int
     stop: int
     samples: bool
+    scored: int = 0
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     @property
-    def known(self) -> list[int]:
+    def rows(self) -> range:
+        """The positions whose logits are wanted, always the last ones: those that score, then the one that samples."""
+        return range(self.stop - self.samples - self.scored, self.stop)
+
+    @property
+    def known(self) -> array[int]:
         """The ids of its tokens; empty where its only one is in flight."""
         return self.request.tokens[self.start : self.stop]
 
@@ -127,6 +143,7 @@ class Scheduler:
         prefill = min(budget, self.config.max_prefill_tokens) if decoding else budget
         prefill = min(prefill, budget - decoding)
         preemptions = self.preemptions
+        scored = self.config.max_scored_tokens
         batch: list[Work] = []
 
         index = 0
@@ -134,23 +151,29 @@ class Scheduler:
             request = self.running[index]
             pending = request.pending
             count = min(pending, prefill) if pending > 1 else pending
+            if _scores(request):
+                count = min(count, scored)
             if count > 0:
                 if not self._grow(request, count):
                     break  # it was the latest itself, and waits again
                 if pending > 1:
                     prefill -= count
                 batch.append(self._work(request, count))
+                scored -= batch[-1].scored
             index += 1
 
         # The blocks of who was just preempted are another's now. Nor may it come back while its token is in flight.
         preempted = self.preemptions > preemptions
         while self.waiting and not preempted and len(self.running) < self.config.max_num_seqs and prefill > 0:
             request = self.waiting[0]
-            if not self._admit(request):
+            if (request.unscored and not scored) or not self._admit(request):
                 break
             count = min(request.pending, prefill)
+            if _scores(request):
+                count = min(count, scored)
             prefill -= count
             batch.append(self._work(request, count))
+            scored -= batch[-1].scored
         return batch
 
     def commit(self, work: Work) -> None:
@@ -188,8 +211,10 @@ class Scheduler:
         """
         size = self.blocks.block_size
         extend_hashes(request.block_hashes, request.tokens, size, request.cache_salt)
-        # The last token is always computed: its output is what the next one is sampled from.
-        found = self.blocks.find(request.block_hashes[: (len(request.tokens) - 1) // size])
+        # The last token is always computed: its output is what the next one is sampled from. So are all tokens of a
+        # prompt that is to be scored: the cache keeps no logits.
+        known = 0 if request.unscored else (len(request.tokens) - 1) // size
+        found = self.blocks.find(request.block_hashes[:known])
         needed = self.blocks.blocks_for(len(request.tokens)) - len(found)
         available = self.blocks.num_free - sum(self.blocks.is_free(block) for block in found)
         # One spare block for each running request keeps a newcomer from being preempted a moment later. Alone, a
@@ -233,4 +258,17 @@ class Scheduler:
         start, request.computed = request.computed, request.computed + count
         samples = request.computed == request.length
         request.in_flight += samples
-        return Work(request, start, request.computed, samples)
+        return Work(request, start, request.computed, samples, _scored(request, start, request.computed))
+
+
+def _scores(request: Request) -> bool:
+    """Whether the next tokens to compute are prompt tokens that have the one after them scored."""
+    return request.params.prompt_logprobs is not None and request.computed < len(request.prompt_token_ids) - 1
+
+
+def _scored(request: Request, start: int, stop: int) -> int:
+    """How many prompt tokens the positions from `start` to `stop` score. What was known before a preemption stays."""
+    if request.params.prompt_logprobs is None:
+        return 0
+    first = max(start, len(request.prompt_logprobs))
+    return max(0, min(stop, len(request.prompt_token_ids) - 1) - first)

@@ -11,10 +11,12 @@ fields are positional and there is no schema negotiation.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgpack
+
+from pagoda_engine.core.logprobs import Logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class Ready:
     """The engine takes requests. Everything that the HTTP process must know of the model.
 
     `tokenizer` is the JSON of a `tokenizers.Tokenizer`; `special_tokens` are the names that chat templates use, such as
-    `bos_token`; `sampling_defaults` are the model's own defaults of temperature, top_p, top_k, min_p.
+    `bos_token`; `sampling_defaults` are the model's own defaults of temperature, top_p, top_k, min_p,
+    repetition_penalty, and max_new_tokens, with which a chat ends that names no other limit.
     """
 
     tokenizer: str
@@ -62,6 +65,8 @@ class Output:
     error: str | None
     stop_token_id: int | None
     queue_seconds: float | None
+    logprobs: list[Logprobs] = field(default_factory=list)
+    prompt_logprobs: list[Logprobs] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """A request: a validated prompt, and the fields of a `SamplingParams` by name."""
+    """A request: a validated prompt, and the fields of a `SamplingParams` by name, its tables as lists of pairs."""
 
     request_id: str
     prompt_token_ids: list[int]
@@ -102,7 +107,12 @@ class Commands:
 Message = Loading | Ready | Failed | Stepped | Commands
 
 _TYPES: Final[tuple[type[Any], ...]] = (Loading, Ready, Failed, Stepped, Commands)
-_NESTED: Final[dict[type[Any], dict[int, type[Any]]]] = {Stepped: {0: Output}, Commands: {0: Submit}}
+_NESTED: Final[dict[type[Any], dict[int, type[Any]]]] = {
+    Stepped: {0: Output},
+    Commands: {0: Submit},
+    Output: {6: Logprobs, 7: Logprobs},
+}
+"""The fields, by position, that are lists of messages themselves."""
 
 
 class BadMessage(ValueError):
@@ -111,11 +121,7 @@ class BadMessage(ValueError):
 
 def encode(message: Message) -> bytes:
     """A message as msgpack, without the frame's length."""
-    kind = type(message)
-    values = _values(message)
-    for position in _NESTED.get(kind, ()):
-        values[position] = [_values(item) for item in values[position]]
-    packed: bytes = msgpack.packb([_TYPES.index(kind), *values])
+    packed: bytes = msgpack.packb([_TYPES.index(type(message)), *_values(message)])
     return packed
 
 
@@ -123,19 +129,26 @@ def decode(payload: bytes) -> Message:
     """The inverse of `encode`. Raises BadMessage."""
     try:
         number, *values = msgpack.unpackb(payload)
-        kind = _TYPES[number]
-        for position, item_type in _NESTED.get(kind, {}).items():
-            values[position] = [item_type(*item) for item in values[position]]
-        message: Message = kind(*values)
+        message: Message = _made(_TYPES[number], values)
     except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
         raise BadMessage(f"not a message of this protocol ({error}): {payload[:40]!r}") from error
     return message
 
 
 def _values(item: Any) -> list[Any]:
-    return [getattr(item, name) for name in _FIELDS[type(item)]]
+    kind = type(item)
+    values = [getattr(item, name) for name in _FIELDS[kind]]
+    for position in _NESTED.get(kind, ()):
+        values[position] = [_values(one) for one in values[position]]
+    return values
+
+
+def _made(kind: type[Any], values: list[Any]) -> Any:
+    for position, item_type in _NESTED.get(kind, {}).items():
+        values[position] = [_made(item_type, one) for one in values[position]]
+    return kind(*values)
 
 
 _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
-    kind: tuple(f.name for f in dataclasses.fields(kind)) for kind in (*_TYPES, Output, Submit)
+    kind: tuple(f.name for f in dataclasses.fields(kind)) for kind in (*_TYPES, Output, Submit, Logprobs)
 }

@@ -24,13 +24,14 @@ from pagoda_engine.model import gguf_model
 from pagoda_engine.model.checkpoint import Checkpoint
 from pagoda_engine.source import resolve
 
-_SAMPLING_DEFAULTS: Final = ("temperature", "top_p", "top_k", "min_p")
+_SAMPLING_DEFAULTS: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """`tokenizer` is the JSON of a `tokenizers.Tokenizer`; `special_tokens` are the names that chat templates use, such
-    as `bos_token`; `sampling_defaults` are the model's own of temperature, top_p, top_k, min_p.
+    as `bos_token`; `sampling_defaults` are the model's own of temperature, top_p, top_k, min_p,
+    repetition_penalty, max_new_tokens.
 
     `eos_token_ids` end a text: a chat model's turn often ends with the tokenizer's EOS where its config names another,
     and both count, as in vLLM.

@@ -40,7 +40,13 @@ def fused_runner(
         name = type(model).__name__
         _LOG.warning("%s runs on transformers' own layers, which is slower on this CPU: %s", name, error)
         return None
-    room = Limits(limits.max_num_batched_tokens, limits.max_num_seqs, limits.max_model_len, num_blocks)
+    room = Limits(
+        tokens=limits.max_num_batched_tokens,
+        sequences=limits.max_num_seqs,
+        context=limits.max_model_len,
+        scored=limits.max_scored_tokens,
+        blocks=num_blocks,
+    )
     runner = FusedRunner(decoder, room, cpu_threads())
     _give_memory_back()
     return runner

@@ -34,8 +34,7 @@ class StepInputs:
         for work in batch:
             ids += work.known or [0]
             starts.append(len(ids))
-            if work.samples:
-                rows.append(len(ids) - 1)
+            rows += [len(ids) - work.stop + position for position in work.rows]
         return cls(
             ids=tuple(ids),
             starts=tuple(starts),

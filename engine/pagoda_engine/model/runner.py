@@ -47,11 +47,10 @@ class ModelRunner:
         ids = self._tensor(inputs.ids)
         self._feed(ids, batch, inputs)
         logits = self._compute(inputs, ids)
-        sampled = [work for work in batch if work.samples]
-        self._rows = {work.request: row for row, work in enumerate(sampled)}
-        if not sampled:
+        self._rows = {request: row for row, request in enumerate(work.request for work in batch if work.samples)}
+        if not inputs.rows:
             return Computed([])
-        choice = choose(logits, sampled)
+        choice = choose(logits, batch)
         self._chosen = choice.tokens
         return _Pass(choice)
 

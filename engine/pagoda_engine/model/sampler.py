@@ -1,132 +1,181 @@
 """From logits to tokens: greedy or random, each request by its own parameters, whatever stands beside it.
 
-A random token is drawn by inverting the distribution at one uniform number, which is a hash of (seed, position). So a
-request's text depends neither on its batch nor on the device's random generator, and survives preemption.
+Where nobody asks for more than the likeliest token, all that is computed is a maximum over the logits as they are. Rows
+that are drawn, edited or scored are copied to float32 first; the parts in `model/logits` say what each of them costs.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
-from hashlib import blake2b
+import math
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from pagoda_engine.core.engine import Sample
-from pagoda_engine.core.request import Request
+from pagoda_engine.core.logprobs import Logprobs
 from pagoda_engine.core.scheduler import Work
+from pagoda_engine.model.logits.bans import ban, too_early
+from pagoda_engine.model.logits.distribution import draw, probabilities, uniform
+from pagoda_engine.model.logits.penalties import bias, penalise
+from pagoda_engine.model.logits.scores import read_scores, score
+from pagoda_engine.model.transfer import Download, upload
 
-_NOT_FINITE = (
+NOT_FINITE: Final = (
     "the model's output for this request is not finite (NaN or infinity); try again, or serve the model with "
     "--dtype bfloat16 or float32"
 )
+_NOTHING_LEFT: Final = (
+    "no token may come next: allowed_token_ids, bad_words and min_tokens together forbid every one; allow more"
+)
 
 
-def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that (seed, position) alone decides.
+def unedited(work: Work) -> bool:
+    """Whether a work wants one token, chosen from the logits as they are, and nothing else.
 
-    52 bits, so that its product with a total in float64 is always below the total.
+    Then temperature, top_k, top_p, min_p, seed and position say all, and a runner may choose by itself.
     """
-    digest = blake2b(struct.pack("<qq", seed, position), digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 12) / 2**52
+    wants_scores = work.scored or work.request.params.logprobs is not None
+    return work.samples and not wants_scores and not _edits(work)
+
+
+def plain(work: Work) -> bool:
+    """Whether a work wants the likeliest token and nothing else."""
+    return work.request.params.greedy and unedited(work)
 
 
 class Choice:
-    """The tokens chosen for a step's requests, on the device, and on their way to the host."""
+    """What one step chose: on the device at once, and on its way to the host."""
 
-    def __init__(self, tokens: Tensor, finite: Tensor) -> None:
-        """Takes int64 and bool, [requests]."""
+    def __init__(
+        self,
+        works: Sequence[Work],
+        tokens: Tensor,
+        peaks: Tensor,
+        changed: tuple[Sequence[int], Tensor] | None,
+        scored: _Scored | None,
+        prompts: _Scored | None,
+    ) -> None:
+        """`works` have rows. `peaks` are the largest logits, `changed` rows those of them that edits have left."""
         self.tokens = tokens
-        self._host = torch.stack((tokens, finite.long())).to("cpu", non_blocking=True)
-        self._copied = None
-        if tokens.device.type == "cuda":
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record()
+        """int64, one for each work that samples; ids of the vocabulary, also where a row has failed."""
+        self._works = works
+        self._chosen = Download(tokens, peaks)
+        self._changed = changed and (changed[0], Download(changed[1]))
+        self._scored = scored
+        self._prompts = prompts
 
     def read(self) -> list[Sample]:
-        """The samples; waits for them alone, not for what the device was given to do since."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        tokens, finite = self._host.tolist()
-        return [Sample(token) if ok else Sample(error=_NOT_FINITE) for token, ok in zip(tokens, finite, strict=True)]
+        """A sample for each work with rows. Waits for this step, not for what was launched after it.
+
+        A row that is not finite, or of which edits leave nothing, gives its request an error and touches no other.
+        """
+        tokens, peaks = self._chosen.read()
+        errors = [None if math.isfinite(peak) else NOT_FINITE for peak in peaks]
+        if self._changed:
+            rows, [lefts] = self._changed[0], self._changed[1].read()
+            for row, left in zip(rows, lefts, strict=True):
+                if errors[row] is None and not math.isfinite(left):
+                    errors[row] = _NOTHING_LEFT if left < 0 else NOT_FINITE
+        chosen = zip(tokens, errors, strict=True)
+        scores = self._scored.read() if self._scored else iter(())
+        prompts = self._prompts.read() if self._prompts else iter(())
+        return [_sample(work, chosen, scores, prompts) for work in self._works]
 
 
 def choose(logits: Tensor, works: Sequence[Work]) -> Choice:
-    """Choose the token at `stop` of each work from its row of `logits`, [works, vocabulary], any float type.
+    """Choose the next token of each work that samples, and score what its request wants scored.
 
-    A row that is not finite gives that request an error and touches no other.
+    `logits` [rows, vocabulary], any float type, left as they are: those of every work's `rows`, in the works' order.
+    Works without rows may be among them. Nothing here waits for the device.
     """
-    logits = _ban_stops(logits.float(), works)
+    works = [work for work in works if work.rows]
+    ends = list(accumulate(len(work.rows) for work in works))
+    samplers = [work for work in works if work.samples]
+    lasts = logits
+    if len(samplers) < len(logits):
+        lasts = _take(logits, [end - 1 for work, end in zip(works, ends, strict=True) if work.samples])
+    best = lasts.max(dim=-1)
+    tokens, changed = best.indices, None
+    if rows := [row for row, work in enumerate(samplers) if not work.request.params.greedy or _edits(work)]:
+        chosen, lefts = _choose_anew(_take(lasts, rows).float(), [samplers[row] for row in rows])
+        tokens = tokens.index_copy(0, upload(rows, torch.int64, logits.device), chosen)
+        changed = rows, lefts
+    scored = _score_tokens(lasts, samplers, tokens)
+    prompts = _score_prompts(logits, works, ends) if any(work.scored for work in works) else None
+    return Choice(works, tokens, best.values, changed, scored, prompts)
+
+
+class _Scored:
+    """Scores on their way to the host, each with as many of the likeliest tokens as its own request asks for."""
+
+    def __init__(self, logits: Tensor, tokens: Tensor, counts: Sequence[int]) -> None:
+        self._counts = counts
+        self._download = Download(*score(logits.float(), tokens, max(counts)).tensors)
+
+    def read(self) -> Iterator[Logprobs | None]:
+        return read_scores(self._download.read(), self._counts)
+
+
+def _choose_anew(logits: Tensor, works: Sequence[Work]) -> tuple[Tensor, Tensor]:
+    """Tokens, and the largest logits after all edits, from a float32 copy of the logits: one row for each work."""
+    ban(logits, works)
+    bias(logits, works)
+    penalise(logits, works)
     best = logits.max(dim=-1)
     tokens = best.indices
-    drawn = [row for row, work in enumerate(works) if not work.request.params.greedy]
-    if drawn:
-        rows = torch.tensor(drawn, device=logits.device)
-        chosen = _draw(logits[rows], [works[row] for row in drawn])
-        tokens = tokens.index_copy(0, rows, chosen)
-    return Choice(tokens, best.values.isfinite())
+    if drawn := [row for row, work in enumerate(works) if not work.request.params.greedy]:
+        random = [works[row] for row in drawn]
+        rows = logits if len(drawn) == len(works) else _take(logits, drawn)
+        weights = probabilities(rows, [work.request.params for work in random])
+        found = draw(weights, [uniform(work.request.seed, work.stop) for work in random])
+        tokens = tokens.index_copy(0, upload(drawn, torch.int64, logits.device), found)
+    return tokens, best.values
 
 
-def probabilities(logits: Tensor, requests: Sequence[Request]) -> Tensor:
-    """The distributions that tokens are drawn from: temperature, then top-k, top-p, min-p. [requests, vocabulary].
-
-    Not normalised after the filters: what they cut off is 0. The likeliest token is never cut off.
-    """
-    params = [request.params for request in requests]
-
-    def column(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, device=logits.device, dtype=torch.float32)[:, None]
-
-    # The maximum is taken away first, so that no temperature can make an infinity.
-    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / column([p.temperature for p in params]).clamp_min(1e-30)
-    vocabulary = logits.shape[-1]
-    top_k = [min(p.top_k or vocabulary, vocabulary) for p in params]
-    if min(top_k) < vocabulary:
-        widest = max(k for k in top_k if k < vocabulary)
-        best = scaled.topk(widest, dim=-1).values
-        last = torch.tensor([min(k, widest) - 1 for k in top_k], device=logits.device)[:, None]
-        limited = torch.tensor([k < vocabulary for k in top_k], device=logits.device)[:, None]
-        scaled = scaled.masked_fill(limited & (scaled < best.gather(1, last)), float("-inf"))
-    weights = scaled.softmax(dim=-1)
-    if any(p.top_p < 1 for p in params):
-        weights = _cut_tail(weights, column([p.top_p for p in params]))
-    if any(p.min_p > 0 for p in params):
-        floor = column([p.min_p for p in params]) * weights.amax(dim=-1, keepdim=True)
-        weights = weights.masked_fill(weights < floor, 0.0)
-    return weights
+def _score_tokens(logits: Tensor, works: Sequence[Work], tokens: Tensor) -> _Scored | None:
+    asking = [(row, work.request.params.logprobs) for row, work in enumerate(works)]
+    counts = {row: count for row, count in asking if count is not None}
+    if not counts:
+        return None
+    rows = list(counts)
+    return _Scored(_take(logits, rows), tokens[upload(rows, torch.int64, logits.device)], list(counts.values()))
 
 
-def _cut_tail(weights: Tensor, top_p: Tensor) -> Tensor:
-    """Keep the likeliest tokens until they come to `top_p`, the one that reaches it among them."""
-    ordered, order = weights.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered
-    cut = (before >= top_p) & (top_p < 1)
-    cut[:, 0] = False
-    return weights.masked_fill(torch.zeros_like(cut).scatter_(1, order, cut), 0.0)
+def _score_prompts(logits: Tensor, works: Sequence[Work], ends: Sequence[int]) -> _Scored:
+    rows: list[int] = []
+    tokens: list[int] = []
+    counts: list[int] = []
+    for work, end in zip(works, ends, strict=True):
+        first = end - len(work.rows)
+        rows += range(first, first + work.scored)
+        tokens += work.request.tokens[work.rows.start + 1 : work.rows.start + 1 + work.scored]
+        counts += [work.request.params.prompt_logprobs or 0] * work.scored
+    return _Scored(_take(logits, rows), upload(tokens, torch.int64, logits.device), counts)
 
 
-def _draw(logits: Tensor, works: Sequence[Work]) -> Tensor:
-    cumulative = probabilities(logits, [work.request for work in works]).cumsum(dim=-1, dtype=torch.float64)
-    points = [uniform(work.request.seed, work.stop) for work in works]
-    targets = torch.tensor(points, device=logits.device, dtype=torch.float64)[:, None] * cumulative[:, -1:]
-    # The first token whose cumulative weight is above the target: one of weight 0 can't be it. Where there is a NaN the
-    # search may end behind the last token, and the next step must find an embedding for whatever is drawn.
-    return torch.searchsorted(cumulative, targets, right=True).squeeze(1).clamp_max(logits.shape[-1] - 1)
+def _sample(
+    work: Work,
+    chosen: Iterator[tuple[int, str | None]],
+    scores: Iterator[Logprobs | None],
+    prompts: Iterator[Logprobs | None],
+) -> Sample:
+    """The next of everything that a work has asked for."""
+    own = [next(prompts) for _ in range(work.scored)]
+    known = tuple(one for one in own if one is not None)
+    token, error = next(chosen) if work.samples else (-1, None)
+    logprobs = next(scores) if work.samples and work.request.params.logprobs is not None else None
+    if error is not None or len(known) < len(own):
+        return Sample(error=error or NOT_FINITE)
+    return Sample(token, None, logprobs, known)
 
 
-def _ban_stops(logits: Tensor, works: Sequence[Work]) -> Tensor:
-    """Where a request has fewer than its `min_tokens`, make the tokens that would end it impossible."""
-    banned = [
-        (row, token)
-        for row, work in enumerate(works)
-        if work.stop - len(work.request.prompt_token_ids) < work.request.params.min_tokens
-        for token in work.request.stop_ids
-        if token < logits.shape[-1]
-    ]
-    if not banned:
-        return logits
-    rows, tokens = torch.tensor(banned, device=logits.device).T
-    logits = logits.clone()
-    logits[rows, tokens] = float("-inf")
-    return logits
+def _edits(work: Work) -> bool:
+    return work.request.params.edits_logits or too_early(work)
+
+
+def _take(logits: Tensor, rows: Sequence[int]) -> Tensor:
+    """A copy of some rows."""
+    return logits[upload(rows, torch.int64, logits.device)]

@@ -197,7 +197,8 @@ class EngineClient:
         ids = [f"{base}-{index}" for index in range(len(prompts))]
         for index, (request_id, prompt) in enumerate(zip(ids, prompts, strict=True)):
             self._open[request_id] = _Open(mailbox, index, len(prompt.token_ids), now)
-            params = dataclasses.asdict(dataclasses.replace(prompt.params, stop=()))
+            params = dataclasses.asdict(dataclasses.replace(prompt.params, stop=(), bad_words=()))
+            params["logit_bias"] = list(prompt.params.logit_bias.items())
             self._post().submit.append(Submit(request_id, prompt.token_ids, params, now))
         self._submitted += len(prompts)
         return ids

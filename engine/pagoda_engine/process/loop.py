@@ -82,9 +82,12 @@ class EngineLoop:
 
 
 def _sampling_params(submit: Submit) -> SamplingParams:
+    """msgpack knows lists only."""
     fields: dict[str, Any] = dict(submit.params)
-    for name in ("stop", "stop_token_ids"):
-        fields[name] = tuple(fields[name])  # msgpack knows lists only
+    for name in ("stop", "stop_token_ids", "bad_words", "allowed_token_ids"):
+        fields[name] = None if fields[name] is None else tuple(fields[name])
+    fields["bad_token_ids"] = tuple(map(tuple, fields["bad_token_ids"]))
+    fields["logit_bias"] = dict(fields["logit_bias"])
     return SamplingParams(**fields)
 
 
@@ -96,4 +99,6 @@ def _output(output: RequestOutput) -> Output:
         error=output.error,
         stop_token_id=output.stop_token_id,
         queue_seconds=output.queue_seconds,
+        logprobs=output.logprobs,
+        prompt_logprobs=output.prompt_logprobs,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from pagoda_engine.core.logprobs import Logprobs
 from pagoda_engine.ipc.messages import Output
 
 
@@ -20,6 +21,8 @@ class Update:
     finish_reason: str | None = None
     stop_token_id: int | None = None
     error: str | None = None
+    logprobs: list[Logprobs] = field(default_factory=list)
+    prompt_logprobs: list[Logprobs] = field(default_factory=list)
 
 
 class Mailbox:
@@ -35,6 +38,8 @@ class Mailbox:
         update.finish_reason = output.finish_reason
         update.stop_token_id = output.stop_token_id
         update.error = output.error
+        update.logprobs += output.logprobs
+        update.prompt_logprobs += output.prompt_logprobs
         self._arrived.set()
 
     async def take(self) -> dict[int, Update]:

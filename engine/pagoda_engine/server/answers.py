@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pagoda_engine.process.client import Prompt
-from pagoda_engine.server.choices import Piece, pieces
+from pagoda_engine.server.choices import Piece, join, pieces
 from pagoda_engine.server.connection import event
+from pagoda_engine.server.logprobs import prompt_logprobs
 from pagoda_engine.server.protocol import GenerationBody
 from pagoda_engine.server.responses import Envelope, usage
 from pagoda_engine.server.state import Serving
@@ -27,20 +28,20 @@ class Answer:
     """Text that stands before each choice's own (`echo`), by choice."""
     with_token_ids: bool = False
     """Whether each choice holds its generated `token_ids` too, the one that ended it included (vLLM's field)."""
+    with_prompt_logprobs: bool = False
+    """Whether the whole answer holds those of its one prompt (vLLM's field of chats)."""
 
-    async def whole(self, choice: Callable[[int, str, Piece], dict[str, Any]]) -> dict[str, Any]:
+    async def whole(self, choice: Callable[[Piece], dict[str, Any]]) -> dict[str, Any]:
         """The answer as one document, once all of it is there."""
-        texts = list(self.leads) or [""] * len(self.prompts)
-        lasts: dict[int, Piece] = {}
-        token_ids: dict[int, list[int]] = {}
+        parts: dict[int, list[Piece]] = {index: [] for index in range(len(self.prompts))}
         async with aclosing(self._pieces()) as stream:
             async for piece in stream:
-                texts[piece.index] += piece.text
-                lasts[piece.index] = piece
-                token_ids.setdefault(piece.index, []).extend(piece.token_ids)
-        choices = [choice(index, texts[index], lasts[index]) | self._ids(token_ids[index]) for index in sorted(lasts)]
-        spent = usage(self.prompt_tokens, sum(piece.tokens for piece in lasts.values()))
-        return self.envelope.document(choices, usage=spent)
+                parts[piece.index].append(piece)
+        answers = [join(part) for part in parts.values()]
+        more: dict[str, Any] = {"usage": usage(self.prompt_tokens, sum(piece.tokens for piece in answers))}
+        if self.with_prompt_logprobs:
+            more["prompt_logprobs"] = prompt_logprobs(answers[0].prompt_reports)
+        return self.envelope.document([choice(piece) | self._ids(piece.token_ids) for piece in answers], **more)
 
     async def events(
         self,
@@ -74,4 +75,4 @@ class Answer:
         return {"token_ids": list(token_ids)} if self.with_token_ids else {}
 
     def _pieces(self) -> AsyncGenerator[Piece, None]:
-        return pieces(self.serving.client, self.serving.text_model, self.prompts)
+        return pieces(self.serving.client, self.serving.text_model, self.prompts, self.leads)

@@ -44,6 +44,7 @@ async def chat(request: Request) -> Response:
         prompts,
         len(token_ids),
         with_token_ids=bool(body.return_token_ids),
+        with_prompt_logprobs=body.prompt_logprobs is not None,
     )
     if body.stream:
         opening = [chat_delta(Piece(index, "", 0), first=True) for index in range(len(prompts))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 from pagoda_engine.process.client import Prompt
 from pagoda_engine.server.answers import Answer
 from pagoda_engine.server.body import read_body
-from pagoda_engine.server.choices import Piece
 from pagoda_engine.server.connection import EventStream, while_connected
 from pagoda_engine.server.errors import invalid
 from pagoda_engine.server.protocol import CompletionBody
@@ -36,19 +36,18 @@ async def completions(request: Request) -> Response:
         prompt_tokens += len(token_ids)
         prompts += make_prompts(body, token_ids, serving.text_model, "prompt")
     serving.admit(len(prompts))
-    leads = _leads(given, body, serving)
     answer = Answer(
         serving,
         Envelope("text_completion", name, "cmpl"),
         prompts,
         prompt_tokens,
-        leads,
+        _leads(given, body, serving),
         with_token_ids=bool(body.return_token_ids),
     )
+    choice = partial(text_choice, echo=bool(body.echo), with_prompt_logprobs=body.prompt_logprobs is not None)
     if body.stream:
-        opening = [_chunk(Piece(index, lead, 0)) for index, lead in enumerate(leads)]
-        return EventStream(answer.events(body, _chunk, opening))
-    return JSONResponse(await while_connected(request.receive, answer.whole(text_choice)))
+        return EventStream(answer.events(body, choice))
+    return JSONResponse(await while_connected(request.receive, answer.whole(choice)))
 
 
 def prompt_list(body: CompletionBody) -> list[str | list[int]]:
@@ -75,7 +74,3 @@ def _leads(given: list[str | list[int]], body: CompletionBody, serving: Serving)
     skip = body.skip_special_tokens is not False
     texts = (one if isinstance(one, str) else serving.text_model.decode(one, skip_special=skip) for one in given)
     return [text for text in texts for _ in range(body.n or 1)]
-
-
-def _chunk(piece: Piece) -> dict[str, Any]:
-    return text_choice(piece.index, piece.text, piece)

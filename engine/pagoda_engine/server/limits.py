@@ -18,6 +18,11 @@ class Limits:
     stop_strings: int = 4  # time per token; OpenAI's number
     stop_string_chars: int = 512  # text held back while it could still become a stop string
     stop_token_ids: int = 128
+    logprobs: int = 20  # size of an answer; vLLM's number
+    logit_bias: int = 1024  # time per token
+    allowed_token_ids: int = 4096  # time per token
+    bad_words: int = 128  # time per token; vLLM's number
+    bad_word_chars: int = 128
     validation_errors: int = 10  # size of an answer: a small body can hold thousands of mistakes
     error_chars: int = 1000
     template_seconds: float = 10.0  # a template is the model's code, run on the client's text

@@ -16,14 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from pagoda_engine.server.errors import invalid
 
 UNSUPPORTED: Final[Mapping[str, tuple[Any, ...]]] = {
-    "allowed_token_ids": ([],),
     "audio": (),
-    "bad_words": ([],),
     "best_of": (1,),
     "chat_template": (),
     "continue_final_message": (False,),
     "documents": ([],),
-    "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
     "guided_choice": (),
@@ -31,16 +28,11 @@ UNSUPPORTED: Final[Mapping[str, tuple[Any, ...]]] = {
     "guided_json": (),
     "guided_regex": (),
     "length_penalty": (1,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "prediction": (),
-    "presence_penalty": (0,),
     "priority": (0,),
     "prompt_embeds": (),
-    "prompt_logprobs": (),
     "reasoning_effort": (),
-    "repetition_penalty": (1,),
     "response_format": ({"type": "text"},),
     "structured_outputs": (),
     "suffix": ("",),
@@ -76,6 +68,13 @@ class GenerationBody(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    allowed_token_ids: list[TokenId] | None = None
+    bad_words: list[str] | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0)] | None = None
     seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
     # The union's only: a mistake is reported as a mistake of `stop`, not of each form that it might have had.
     stop: str | list[Annotated[str, Field(min_length=1)]] | None = None
@@ -97,6 +96,16 @@ class GenerationBody(BaseModel):
             neutral = UNSUPPORTED.get(name)
             if neutral is not None and value is not None and not _among(value, neutral):
                 raise invalid(f"{name} is not supported by this server; leave it out.", name, "unsupported_parameter")
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many of the likeliest tokens to report beside each generated one; None for no report at all."""
+        raise NotImplementedError
+
+    @property
+    def wanted_prompt_logprobs(self) -> int | None:
+        """The same for the prompt's tokens."""
+        return self.prompt_logprobs
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -134,8 +143,14 @@ class ChatBody(GenerationBody):
 
     messages: list[ChatMessage]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0)] | None = None
     add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        return self.top_logprobs or 0 if self.logprobs else None
 
 
 class CompletionBody(GenerationBody):
@@ -143,6 +158,17 @@ class CompletionBody(GenerationBody):
 
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
     echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        return self.logprobs
+
+    @property
+    def wanted_prompt_logprobs(self) -> int | None:
+        """A prompt that is part of the answer is part of its log-probabilities, too."""
+        counts = [count for count in (self.prompt_logprobs, self.logprobs if self.echo else None) if count is not None]
+        return max(counts, default=None)
 
 
 def _among(value: Any, neutral: tuple[Any, ...]) -> bool:

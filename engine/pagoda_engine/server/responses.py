@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pagoda_engine.server.choices import Piece
+from pagoda_engine.server.logprobs import chat_logprobs, prompt_logprobs, text_logprobs
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
@@ -39,13 +40,13 @@ class Envelope:
         }
 
 
-def chat_choice(index: int, text: str, last: Piece) -> dict[str, Any]:
+def chat_choice(answer: Piece) -> dict[str, Any]:
     return {
-        "index": index,
-        "message": {"role": "assistant", "content": text, "refusal": None},
-        "logprobs": None,
-        "finish_reason": last.finish_reason,
-        "stop_reason": last.stop_reason,
+        "index": answer.index,
+        "message": {"role": "assistant", "content": answer.text, "refusal": None},
+        "logprobs": chat_logprobs(answer.reports) if answer.reports else None,
+        "finish_reason": answer.finish_reason,
+        "stop_reason": answer.stop_reason,
     }
 
 
@@ -53,18 +54,26 @@ def chat_delta(piece: Piece, *, first: bool = False) -> dict[str, Any]:
     delta: dict[str, Any] = {"role": "assistant", "content": ""} if first else {}
     if piece.text:
         delta["content"] = piece.text
-    choice = {"index": piece.index, "delta": delta, "logprobs": None, "finish_reason": piece.finish_reason}
+    choice = {
+        "index": piece.index,
+        "delta": delta,
+        "logprobs": chat_logprobs(piece.reports) if piece.reports else None,
+        "finish_reason": piece.finish_reason,
+    }
     return choice if piece.finish_reason is None else {**choice, "stop_reason": piece.stop_reason}
 
 
-def text_choice(index: int, text: str, last: Piece) -> dict[str, Any]:
-    return {
-        "index": index,
-        "text": text,
-        "logprobs": None,
-        "finish_reason": last.finish_reason,
-        "stop_reason": last.stop_reason,
+def text_choice(piece: Piece, *, echo: bool, with_prompt_logprobs: bool) -> dict[str, Any]:
+    """A piece of a completion or all of it. With `echo` the prompt's log-probabilities come before the answer's."""
+    reports = (*piece.prompt_reports, *piece.reports) if echo else piece.reports
+    choice = {
+        "index": piece.index,
+        "text": piece.text,
+        "logprobs": text_logprobs(reports) if reports else None,
+        "finish_reason": piece.finish_reason,
+        "stop_reason": piece.stop_reason,
     }
+    return choice | {"prompt_logprobs": prompt_logprobs(piece.prompt_reports)} if with_prompt_logprobs else choice
 
 
 def model_card(name: str, created: int, max_model_len: int | None, root: str) -> dict[str, Any]:

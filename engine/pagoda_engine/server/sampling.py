@@ -9,7 +9,7 @@ from pagoda_engine.process.client import Prompt
 from pagoda_engine.sampling_params import SamplingParams
 from pagoda_engine.server.errors import context_too_long, invalid
 from pagoda_engine.server.limits import Limits
-from pagoda_engine.server.protocol import ChatBody, CompletionBody, GenerationBody
+from pagoda_engine.server.protocol import ChatBody, GenerationBody
 from pagoda_engine.server.text_model import TextModel
 
 COMPLETION_MAX_TOKENS = 16
@@ -28,8 +28,27 @@ def check_counts(body: GenerationBody, prompts: int, limits: Limits) -> None:
         raise invalid(f"A stop string is longer than the {limits.stop_string_chars} characters allowed.", "stop")
     if not all(body.stop_strings):
         raise invalid("stop holds an empty string; leave it out.", "stop")
-    if len(body.stop_token_ids or ()) > limits.stop_token_ids:
-        raise invalid(f"stop_token_ids may hold at most {limits.stop_token_ids} ids.", "stop_token_ids")
+    for name in ("stop_token_ids", "logit_bias", "allowed_token_ids", "bad_words"):
+        count, most = len(getattr(body, name) or ()), getattr(limits, name)
+        if count > most:
+            raise invalid(f"{name} has {count} entries; at most {most} are allowed.", name)
+    if any(len(word) > limits.bad_word_chars for word in body.bad_words or ()):
+        raise invalid(f"bad_words holds one longer than the {limits.bad_word_chars} characters allowed.", "bad_words")
+    _check_logprobs(body, limits)
+
+
+def _check_logprobs(body: GenerationBody, limits: Limits) -> None:
+    if isinstance(body, ChatBody) and body.top_logprobs and not body.logprobs:
+        raise invalid(f"top_logprobs is {body.top_logprobs} and logprobs is not set; set it to true.", "top_logprobs")
+    if body.prompt_logprobs is not None and body.stream:
+        raise invalid(
+            "prompt_logprobs do not come in a stream; leave out stream, or prompt_logprobs.", "prompt_logprobs"
+        )
+    counts = {"prompt_logprobs": body.prompt_logprobs}
+    counts["top_logprobs" if isinstance(body, ChatBody) else "logprobs"] = body.wanted_logprobs
+    for name, count in counts.items():
+        if count is not None and count > limits.logprobs:
+            raise invalid(f"{name} is {count}; at most {limits.logprobs} are allowed.", name)
 
 
 def check_token_ids(token_ids: Sequence[int], vocab_size: int, param: str) -> None:
@@ -51,7 +70,7 @@ def make_prompts(body: GenerationBody, token_ids: list[int], model: TextModel, p
             param,
         )
     params = _params(body, model, _max_tokens(body, room, len(token_ids), model))
-    if problem := params.problem():
+    if problem := params.problem(model.vocab_size):
         raise invalid(problem, problem.split(" ", 1)[0])
     return [Prompt(token_ids, _reseed(params, index)) for index in range(body.n or 1)]
 
@@ -61,7 +80,10 @@ def _max_tokens(body: GenerationBody, room: int, prompt_tokens: int, model: Text
     if isinstance(body, ChatBody) and body.max_completion_tokens is not None:
         name, asked = "max_completion_tokens", body.max_completion_tokens
     if asked is None:
-        return min(room, COMPLETION_MAX_TOKENS) if isinstance(body, CompletionBody) else room
+        own = COMPLETION_MAX_TOKENS
+        if isinstance(body, ChatBody):
+            own = int(model.sampling_defaults.get("max_new_tokens", room))
+        return min(room, own)
     if asked > room:
         raise context_too_long(
             f"{name} is {asked}, and the prompt has {prompt_tokens} tokens; this model's maximum context length is "
@@ -72,7 +94,6 @@ def _max_tokens(body: GenerationBody, room: int, prompt_tokens: int, model: Text
 
 
 def _params(body: GenerationBody, model: TextModel, max_tokens: int) -> SamplingParams:
-    check_token_ids(body.stop_token_ids or [], model.vocab_size, "stop_token_ids")
     defaults = model.sampling_defaults
     top_k = int(_given(body.top_k, defaults.get("top_k", 0)))
     return SamplingParams(
@@ -80,6 +101,15 @@ def _params(body: GenerationBody, model: TextModel, max_tokens: int) -> Sampling
         top_p=_given(body.top_p, defaults.get("top_p", 1.0)),
         top_k=max(top_k, 0),  # vLLM's -1 is off, too
         min_p=_given(body.min_p, defaults.get("min_p", 0.0)),
+        repetition_penalty=_given(body.repetition_penalty, defaults.get("repetition_penalty", 1.0)),
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        logit_bias=body.logit_bias or {},
+        allowed_token_ids=None if body.allowed_token_ids is None else tuple(body.allowed_token_ids),
+        bad_words=tuple(body.bad_words or ()),
+        bad_token_ids=model.bad_token_ids(body.bad_words or ()),
+        logprobs=body.wanted_logprobs,
+        prompt_logprobs=body.wanted_prompt_logprobs,
         seed=body.seed,
         max_tokens=max_tokens,
         min_tokens=body.min_tokens or 0,

@@ -9,11 +9,13 @@ from tokenizers import Tokenizer
 
 from pagoda_engine.ipc.messages import Ready
 from pagoda_engine.sampling_params import SamplingParams
+from pagoda_engine.server.bad_words import bad_token_ids
 from pagoda_engine.server.chat_template import ChatTemplate, ChatTemplateError
 from pagoda_engine.server.detokenizer import Detokenizer
 from pagoda_engine.server.errors import invalid, unavailable
 from pagoda_engine.server.limits import Limits
 from pagoda_engine.server.threads import DaemonThreads
+from pagoda_engine.server.token_text import TokenText
 
 
 class TextModel:
@@ -32,6 +34,7 @@ class TextModel:
         self._special_ids = frozenset(
             token_id for token_id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
         )
+        self.token_text = TokenText(self._tokenizer)
         source = ready.chat_template if chat_template is None else chat_template
         self._chat_template = ChatTemplate(source, ready.special_tokens) if source else None
         self._templates = DaemonThreads(limits.template_threads)
@@ -86,6 +89,9 @@ class TextModel:
     def decode(self, token_ids: Sequence[int], *, skip_special: bool) -> str:
         text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special)
         return text
+
+    def bad_token_ids(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        return bad_token_ids(words, lambda text: self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def detokenizer(self, prompt: Sequence[int], params: SamplingParams) -> Detokenizer:
         return Detokenizer(self._tokenizer, self._special_ids, prompt, skip_special=params.skip_special_tokens)

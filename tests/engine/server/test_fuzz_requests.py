@@ -37,6 +37,17 @@ PLAUSIBLE = {
     "seed": st.integers(-(2**65), 2**65),
     "stop": st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=5),
     "stop_token_ids": st.lists(st.integers(-1, 450), max_size=4),
+    "repetition_penalty": st.floats(-0.5, 3),
+    "presence_penalty": st.floats(-2.5, 2.5),
+    "frequency_penalty": st.floats(-2.5, 2.5),
+    "logit_bias": st.dictionaries(
+        st.integers(-1, 450).map(str) | st.text(max_size=3), st.floats(-110, 110), max_size=4
+    ),
+    "allowed_token_ids": st.lists(st.integers(-1, 450), max_size=6),
+    "bad_words": st.lists(st.text(max_size=6), max_size=4),
+    "logprobs": st.booleans() | st.integers(-1, 22),
+    "top_logprobs": st.integers(-1, 22),
+    "prompt_logprobs": st.integers(-1, 22),
     "stream": st.booleans(),
     "echo": st.booleans(),
     "chat_template_kwargs": st.dictionaries(st.text(max_size=8), JSON, max_size=3),

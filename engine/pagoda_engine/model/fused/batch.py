@@ -42,7 +42,8 @@ class BatchWriter:
         batch.lasts[ends - 1] = stops - counts <= (stops - 1) // BLOCK * BLOCK
         batch.starts[: len(works) + 1] = np.concatenate(([0], ends))
         batch.contexts[: len(works)] = stops
-        sampled = ends[[work.samples for work in works]] - 1
+        wanted = np.array([len(work.rows) for work in works])
+        sampled = np.arange(wanted.sum()) + np.repeat(ends - wanted.cumsum(), wanted)
         batch.sampled[: len(sampled)] = sampled
         batch.counts[:] = total, self._write_tiles(counts), len(sampled)
 

@@ -14,12 +14,19 @@ from pagoda_engine.kernels.cpu.step import MLP_TOKENS, Batch, Buffers, Shape
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that one step may bring: tokens, sequences, and tokens of one sequence; and the blocks there are."""
+    """The most that one step may bring: tokens, sequences, tokens of one sequence, prompt tokens that are scored; and
+    the blocks there are."""
 
     tokens: int
     sequences: int
     context: int
+    scored: int
     blocks: int
+
+    @property
+    def logits(self) -> int:
+        """Tokens of one step whose logits are wanted, at most."""
+        return min(self.tokens, self.sequences + self.scored)
 
 
 def value_dim(dim: int) -> int:
@@ -37,7 +44,7 @@ def cache_places(shape: Shape, blocks: int) -> list[tuple[int, int]]:
 def make_buffers(shape: Shape, limits: Limits, threads: int) -> Buffers:
     """The system gives the memory as it is first written: what a service never uses it never pays for."""
     element = np.uint16 if shape.pair == 2 else np.float32
-    rows, mlp_rows, sampled = (_rows(n) for n in (limits.tokens, min(limits.tokens, MLP_TOKENS), limits.sequences))
+    rows, mlp_rows, sampled = (_rows(n) for n in (limits.tokens, min(limits.tokens, MLP_TOKENS), limits.logits))
     qkv = (shape.heads + 2 * shape.kv_heads) * shape.dim
     hidden, attended, gate_up, inner, logits = (
         _stride(n) for n in (shape.hidden, shape.heads * shape.dim, 2 * shape.inner, shape.inner, shape.vocabulary)
@@ -93,7 +100,7 @@ def make_batch(shape: Shape, limits: Limits) -> Batch:
         tables=np.zeros(limits.sequences * width, np.int32),
         table_width=width,
         tiles=integers(tiles, 2),
-        sampled=integers(limits.sequences),
+        sampled=integers(limits.logits),
         every=np.arange(_rows(limits.tokens), dtype=np.int64),
     )
 

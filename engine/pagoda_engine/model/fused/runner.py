@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from pagoda_engine.model.fused.batch import BatchWriter
 from pagoda_engine.model.fused.parts import Decoder
 from pagoda_engine.model.fused.room import Limits, cache_places, make_batch, make_buffers
 from pagoda_engine.model.fused.takeover import shape_of, take_over
-from pagoda_engine.model.sampler import choose
+from pagoda_engine.model.sampler import choose, plain
 
 
 class FusedRunner:
@@ -45,15 +46,17 @@ class FusedRunner:
     def launch(self, batch: Sequence[Work]) -> Computed:
         self._writer.write(batch)
         self._team.run(self._job)
-        works = [work for work in batch if work.samples]
-        tokens = self._best[: len(works)].tolist()
-        finite = np.isfinite(self._best_values[: len(works)]).tolist()
-        samples = [Sample(token) for token in tokens]
-        chosen = [row for row, work in enumerate(works) if not (finite[row] and _takes_likeliest(work))]
-        if chosen:
-            drawn = choose(self._logits[chosen], [works[row] for row in chosen]).read()
-            for row, one in zip(chosen, drawn, strict=True):
-                samples[row] = one
+        works = [work for work in batch if work.rows]
+        ends = list(accumulate(len(work.rows) for work in works))
+        lasts = [end - 1 for end in ends]
+        samples = [Sample(token) for token in self._best[lasts].tolist()]
+        finite = np.isfinite(self._best_values[lasts]).tolist()
+        others = [at for at, work in enumerate(works) if not (plain(work) and finite[at])]
+        if others:
+            rows = [row for at in others for row in range(ends[at] - len(works[at].rows), ends[at])]
+            choice = choose(self._logits[rows], [works[at] for at in others])
+            for at, sample in zip(others, choice.read(), strict=True):
+                samples[at] = sample
         return Computed(samples)
 
 
@@ -65,9 +68,3 @@ class _Job:
 
     def __call__(self, thread: int, words: Shared) -> None:
         forward(thread, words, *self._args)
-
-
-def _takes_likeliest(work: Work) -> bool:
-    """Whether the next token is the likeliest one, whatever else the sampler could do."""
-    request = work.request
-    return request.params.greedy and (request.num_generated >= request.params.min_tokens or not request.stop_ids)

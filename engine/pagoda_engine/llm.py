@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -19,10 +19,12 @@ from transformers.utils.logging import tqdm
 
 from pagoda_engine.contract import EngineArgs, Progress
 from pagoda_engine.core.engine import RequestOutput
+from pagoda_engine.core.logprobs import Logprobs
 from pagoda_engine.core.request import FinishReason, Request
 from pagoda_engine.model.build import build_engine
 from pagoda_engine.model.card import read_model_card
 from pagoda_engine.sampling_params import SamplingParams
+from pagoda_engine.server.bad_words import bad_token_ids
 from pagoda_engine.server.chat_template import ChatTemplate
 from pagoda_engine.server.detokenizer import Detokenizer
 from pagoda_engine.server.stop_strings import StopStrings
@@ -33,13 +35,19 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What became of one prompt. `token_ids` leave out the token that ended it; `error` says why there is no more."""
+    """What became of one prompt. `token_ids` leave out the token that ended it; `error` says why there is no more.
+
+    `logprobs` and `prompt_logprobs` are there where the parameters ask for them: one for each token that was generated,
+    the one that ended it included; and one for each token of the prompt but the first.
+    """
 
     prompt_token_ids: list[int]
     token_ids: list[int]
     text: str
     finish_reason: FinishReason
     error: str | None = None
+    logprobs: list[Logprobs] = field(default_factory=list)
+    prompt_logprobs: list[Logprobs] = field(default_factory=list)
 
 
 class LLM:
@@ -64,6 +72,7 @@ class LLM:
         added = self._tokenizer.get_added_tokens_decoder()
         self._special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         self._chat_template = ChatTemplate(card.chat_template, card.special_tokens) if card.chat_template else None
+        self._defaults = _defaults(card.sampling_defaults)
         self._submitted = 0
 
     def generate(
@@ -75,15 +84,17 @@ class LLM:
     ) -> list[Completion]:
         """Complete each prompt, a text or token ids; the result has the prompts' order.
 
-        `params` is one for all, or one for each. Requests run together, as many at once as the engine's limits allow;
-        one that can't be served ends with an error and stops none of the others.
+        `params` is one for all, or one for each; without any they are the model's own. Requests run together, as many
+        at once as the engine's limits allow; one that can't be served ends with an error and stops none of the others.
         """
         if isinstance(prompts, str):
             raise TypeError("prompts is a string; put it into a list")
         if params is None or isinstance(params, SamplingParams):
-            params = [params or SamplingParams()] * len(prompts)
-        generations = [self._submit(*pair) for pair in zip(prompts, params, strict=True)]
+            params = [params or self._defaults] * len(prompts)
+        generations = [self._prepare(*pair) for pair in zip(prompts, params, strict=True)]
         open_ = {generation.request.id: generation for generation in generations}
+        for generation in generations:
+            self._engine.add(generation.request)
         with tqdm(total=len(generations), disable=not use_tqdm, unit="prompt") as bar:
             speed = _Speed()
             try:
@@ -127,13 +138,15 @@ class LLM:
             prompts.append(self._tokenizer.encode(text, add_special_tokens=False).ids)
         return self.generate(prompts, params, use_tqdm=use_tqdm)
 
-    def _submit(self, prompt: Prompt, params: SamplingParams) -> _Generation:
+    def _prepare(self, prompt: Prompt, params: SamplingParams) -> _Generation:
+        """A request for the engine. Words become tokens here, and stop strings are looked for in its text."""
         token_ids = self._tokenizer.encode(prompt).ids if isinstance(prompt, str) else list(prompt)
+        bad = bad_token_ids(params.bad_words, lambda text: self._tokenizer.encode(text, add_special_tokens=False).ids)
         self._submitted += 1
         request = Request(
             id=str(self._submitted),
             prompt_token_ids=token_ids,
-            params=replace(params, stop=()),
+            params=replace(params, stop=(), bad_words=(), bad_token_ids=(*params.bad_token_ids, *bad)),
             eos_token_ids=self._eos_token_ids,
             arrival_time=time.monotonic(),
         )
@@ -141,7 +154,6 @@ class LLM:
             self._tokenizer, self._special_ids, token_ids, skip_special=params.skip_special_tokens
         )
         stops = StopStrings(params.stop, include=params.include_stop_str_in_output)
-        self._engine.add(request)
         return _Generation(request, detokenizer, stops)
 
 
@@ -170,6 +182,8 @@ class _Generation:
         self._detokenizer = detokenizer
         self._stops = stops
         self._token_ids: list[int] = []
+        self._logprobs: list[Logprobs] = []
+        self._prompt_logprobs: list[Logprobs] = []
         self._text: list[str] = []
         self._reason: FinishReason | None = None
         self._error: str | None = None
@@ -177,6 +191,8 @@ class _Generation:
     def take(self, output: RequestOutput) -> bool:
         """Add an output; returns whether the request has ended, by its own end or by a stop string."""
         self._reason, self._error = output.finish_reason, output.error
+        self._logprobs += output.logprobs
+        self._prompt_logprobs += output.prompt_logprobs
         for token in output.token_ids:
             self._token_ids.append(token)
             if self._show(self._detokenizer.push(token)):
@@ -190,8 +206,15 @@ class _Generation:
     def completion(self) -> Completion:
         if self._reason is None:
             raise RuntimeError(f"request {self.request.id} has not ended")
-        text = "".join(self._text)
-        return Completion(self.request.prompt_token_ids, self._token_ids, text, self._reason, self._error)
+        return Completion(
+            self.request.prompt_token_ids,
+            self._token_ids,
+            "".join(self._text),
+            self._reason,
+            self._error,
+            self._logprobs,
+            self._prompt_logprobs,
+        )
 
     def _show(self, piece: str) -> bool:
         text, stop = self._stops.push(piece)
@@ -199,3 +222,12 @@ class _Generation:
         if stop is not None:
             self._reason = FinishReason.STOP
         return stop is not None
+
+
+def _defaults(own: Mapping[str, float]) -> SamplingParams:
+    """A model's own parameters, by the names of transformers' generation config."""
+    fields: dict[str, Any] = dict(own)
+    for theirs, ours in (("top_k", "top_k"), ("max_new_tokens", "max_tokens")):
+        if theirs in fields:
+            fields[ours] = int(fields.pop(theirs))
+    return SamplingParams(**fields)

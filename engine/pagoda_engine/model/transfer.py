@@ -22,10 +22,10 @@ def upload(values: Numbers, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 class Download:
-    """Tensors on their way to the host, after what the device has been told to compute until now."""
+    """Tensors on their way to the host, as they are after what the device has been told to compute until now."""
 
     def __init__(self, *tensors: Tensor) -> None:
-        self._host = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+        self._host = [tensor.to("cpu", non_blocking=True, copy=True) for tensor in tensors]
         self._arrived: torch.cuda.Event | None = None
         if any(tensor.is_cuda for tensor in tensors):
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -73,7 +73,7 @@ def test_logprobs_of_output_and_prompt_are_those_of_transformers(tiny_model, bui
     for engine_args in (
         {},
         {"max_num_batched_tokens": 16, "max_num_seqs": 8},
-        {"max_model_len": 96, "kv_cache_memory_bytes": 7 * BLOCK_BYTES},
+        {"max_model_len": 128, "kv_cache_memory_bytes": 12 * BLOCK_BYTES},
     ):
         engine = build(tiny_model("llama"), **engine_args)
         for _ in range(2):  # the second time every block is in the prefix cache

@@ -101,9 +101,8 @@ def test_echo_with_logprobs_scores_the_prompt_too(client, tokenizer, reference, 
     assert text.startswith(PROMPT)
     assert len(tokens) == len(prompt) + 5
     assert "".join(tokens[: len(prompt)]) == PROMPT
-    assert [text[start:].startswith(token) for token, start in zip(tokens, offsets, strict=True)] == [True] * len(
-        tokens
-    )
+    for token, start in zip(tokens, offsets, strict=True):
+        assert token.startswith("bytes:") or text[start:].startswith(token)
     assert logprobs[0] is None
     scores = reference(prompt + made)
     expected = [row[token].item() for row, token in zip(scores, (prompt + made)[1:], strict=True)]
@@ -158,14 +157,14 @@ def test_a_strong_repetition_penalty_repeats_neither_prompt_nor_output(client, t
 
 def test_presence_and_frequency_penalties_are_subtracted_from_what_was_written(client, tokenizer, reference):
     """Step by step the same as with the model's own log-probabilities and the penalties taken from them by hand."""
-    made = ids_of(complete(client, max_tokens=30, presence_penalty=1.5, frequency_penalty=0.5))
+    made = ids_of(complete(client, max_tokens=100, presence_penalty=2, frequency_penalty=1.5))
     prompt = tokenizer.encode(PROMPT).ids
     scores = reference(prompt + made)[len(prompt) - 1 :]
     for at, (row, token) in enumerate(zip(scores.clone(), made, strict=True)):
         for one in set(made[:at]):
-            row[one] -= 1.5 + 0.5 * made[:at].count(one)
+            row[one] -= 2 + 1.5 * made[:at].count(one)
         assert row[token] == pytest.approx(row.max().item(), abs=1e-3)
-    assert made != ids_of(complete(client, max_tokens=30))
+    assert made != ids_of(complete(client, max_tokens=100))
 
 
 def test_what_is_asked_of_sampling_changes_no_usage(client):

@@ -43,3 +43,28 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float, windo
     distance = positions[len(keys) - len(queries) :, None] - positions
     hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
     return torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, float("-inf")).softmax(-1), values)
+
+
+def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
+    """The next token by one row of logits [vocabulary], or -1 where they aren't finite; float64 throughout.
+
+    The likeliest at `temperature` 0. Else drawn from softmax(logits / temperature) without what the filters cut off,
+    in this order (0, 1 and 0 are off): all but the `top_k` likeliest, all behind the likeliest that come to `top_p` of
+    what is left, and what is less likely than `min_p` times the likeliest. Equals stay or go together. The draw inverts
+    the cumulative distribution at `uniform`, in [0, 1).
+    """
+    logits = logits.double()
+    if not logits.max().isfinite():
+        return -1
+    if temperature == 0:
+        return int(logits.argmax())
+    weights = ((logits - logits.max()) / temperature).softmax(0)
+    ordered = weights.sort(descending=True).values
+    if 0 < top_k < len(ordered):
+        weights = weights.where(weights >= ordered[top_k - 1], 0.0)
+        ordered = weights.sort(descending=True).values
+    if top_p < 1:
+        enough = int((ordered.cumsum(0) < top_p * weights.sum()).sum())
+        weights = weights.where(weights >= ordered[min(enough, len(ordered) - 1)], 0.0)
+    cumulative = weights.where(weights >= min_p * weights.max(), 0.0).cumsum(0)
+    return int((cumulative <= uniform * cumulative[-1]).sum())

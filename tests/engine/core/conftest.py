@@ -10,6 +10,7 @@ import pytest
 
 from pagoda_engine.core.blocks import BlockPool
 from pagoda_engine.core.engine import EngineCore, EngineInfo, Sample
+from pagoda_engine.core.logprobs import Logprobs
 from pagoda_engine.core.request import Request
 from pagoda_engine.core.scheduler import Scheduler, SchedulerConfig, Work
 from pagoda_engine.sampling_params import SamplingParams
@@ -85,7 +86,7 @@ class CacheRunner:
     def compute(self, jobs: Sequence[Job]) -> list[Sample]:
         samples = {job.request: self.choose(job) for job in jobs}
         self.latest = {job.request: samples[job.request] for job in jobs if job.work.samples}
-        return list(self.latest.values())
+        return [samples[job.request] for job in jobs if job.work.rows]
 
     def choose(self, job: Job) -> Sample:
         tokens = [self.latest[job.request].token_id] if job.in_flight else job.known
@@ -101,7 +102,12 @@ class CacheRunner:
             known = job.request.tokens[position : position + 1] or tokens[-1:]
             truth.append(mix(truth[-1] if truth else 1, known[0]))
         assert [self.cache[slot] for slot in job.slots] == truth[: job.work.stop], "the cache holds others' tokens"
-        return Sample(next_token(state))
+        scored = tuple(self.score(job, position) for position in job.work.rows[: job.work.scored])
+        return Sample(next_token(state) if job.work.samples else -1, prompt_logprobs=scored)
+
+    def score(self, job: Job, position: int) -> Logprobs:
+        """The 'log-probability' of the token after a position: the state there, which its logits would come from."""
+        return Logprobs(job.request.tokens[position + 1], -float(self.cache[job.slots[position]]), 1, [], [])
 
 
 class Pass:
@@ -134,12 +140,15 @@ class Rig:
         max_num_batched_tokens: int = 32,
         max_prefill_tokens: int = 32,
         max_model_len: int = 64,
+        max_scored_tokens: int = 64,
         *,
         overlaps: bool = False,
     ) -> None:
         self.now = 100.0
         self.blocks = BlockPool(num_blocks, block_size)
-        config = SchedulerConfig(max_num_seqs, max_num_batched_tokens, max_prefill_tokens, max_model_len)
+        config = SchedulerConfig(
+            max_num_seqs, max_num_batched_tokens, max_prefill_tokens, max_model_len, max_scored_tokens
+        )
         self.scheduler = Scheduler(config, self.blocks, clock=lambda: self.now)
         self.runner = CacheRunner(num_blocks, block_size, overlaps=overlaps)
         info = EngineInfo(max_model_len, VOCABULARY, frozenset({EOS}), num_blocks, block_size)
@@ -163,6 +172,18 @@ class Rig:
 @pytest.fixture
 def make_rig() -> Callable[..., Rig]:
     return Rig
+
+
+@pytest.fixture
+def prompt_scores() -> Callable[[list[int]], list[Logprobs]]:
+    """What `CacheRunner.score` must have said of a prompt."""
+
+    def score(prompt: list[int]) -> list[Logprobs]:
+        return [
+            Logprobs(token, -float(state), 1, [], []) for token, state in zip(prompt[1:], chain(prompt), strict=False)
+        ]
+
+    return score
 
 
 @pytest.fixture

@@ -223,3 +223,49 @@ def test_requests_without_a_seed_get_distinct_ones_and_named_seeds_are_kept(make
 def test_a_step_budget_smaller_than_the_running_requests_is_refused(make_rig):
     with pytest.raises(ValueError, match="each running request needs a token in every step"):
         make_rig(max_num_seqs=9, max_num_batched_tokens=8)
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_a_prompt_is_scored_in_chunks_and_not_found_in_the_cache(make_rig, prompt_scores, overlaps):
+    """No step scores more than its limit, whoever asks; the last chunk samples too."""
+    rig = make_rig(num_blocks=64, max_model_len=64, max_scored_tokens=5, overlaps=overlaps)
+    prompt = [n % 7 for n in range(23)]
+    batches = []
+    launch = rig.runner.launch
+    rig.runner.launch = lambda batch: batches.append(list(batch)) or launch(batch)
+    for round_ in ("first", "second"):
+        for name in ("a", "b"):
+            rig.engine.add(rig.request(f"{name} {round_}", prompt, max_tokens=2, prompt_logprobs=0))
+        rig.engine.add(rig.request(f"plain {round_}", prompt, max_tokens=2))
+        outputs = rig.drain()
+        for name in ("a", "b"):
+            assert outputs[f"{name} {round_}"][0].prompt_logprobs == prompt_scores(prompt)
+            assert outputs[f"{name} {round_}"][1].prompt_logprobs == []
+        assert outputs[f"plain {round_}"][0].prompt_logprobs == []
+    assert max(sum(work.scored for work in batch) for batch in batches) == 5
+    assert sum(work.scored for batch in batches for work in batch) == 4 * 22
+    rig.engine.check_integrity()
+
+
+def test_a_failure_while_a_prompt_is_scored_ends_the_request(make_rig):
+    rig = make_rig(max_scored_tokens=3)
+    rig.runner.broken.add("a")
+    rig.engine.add(rig.request("a", [1] * 9, max_tokens=2, prompt_logprobs=0))
+    [output] = rig.drain()["a"]
+    assert (output.finish_reason, output.error) == (FinishReason.ERROR, "logits are not finite")
+    assert rig.runner.steps == 1
+    rig.engine.check_integrity()
+
+
+def test_a_token_id_that_the_model_does_not_have_is_refused(make_rig):
+    rig = make_rig()
+    rig.engine.add(rig.request("prompt", [1, 11], max_tokens=1))
+    rig.engine.add(rig.request("negative", [1, -1], max_tokens=1))
+    rig.engine.add(rig.request("bias", [1], max_tokens=1, logit_bias={11: 1.0}))
+    outputs = rig.drain()
+    assert [outputs[id_][0].error.split(";")[0] for id_ in ("prompt", "negative", "bias")] == [
+        "the prompt holds token id 11",
+        "the prompt holds token id -1",
+        "logit_bias holds token id 11",
+    ]
+    assert rig.runner.steps == 0

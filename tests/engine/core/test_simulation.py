@@ -20,6 +20,7 @@ def random_shape(dice: random.Random) -> dict[str, int]:
         "max_num_batched_tokens": budget,
         "max_prefill_tokens": dice.randint(1, budget),
         "max_model_len": dice.randint(4, 60),
+        "max_scored_tokens": dice.choice([1, 3, 64]),
     }
 
 
@@ -36,11 +37,11 @@ def advance_of_the_eldest(rig) -> int:
 
 
 @pytest.mark.parametrize("life", range(LIVES))
-def test_every_request_ends_with_its_own_answer_and_no_block_is_lost(make_rig, answer, life):
+def test_every_request_ends_with_its_own_answer_and_no_block_is_lost(make_rig, answer, prompt_scores, life):
     dice = random.Random(life)
     rig = make_rig(**random_shape(dice), overlaps=dice.random() < 0.5)
     rate = dice.choice([0.05, 0.3, 0.9])
-    alive, texts = {}, {}
+    alive, texts, scores = {}, {}, {}
     arrivals = 0
     for step in range(100_000):
         if step < STEPS_PER_LIFE:
@@ -51,12 +52,13 @@ def test_every_request_ends_with_its_own_answer_and_no_block_is_lost(make_rig, a
                     salt=dice.choice(["", "", "other"]),
                     max_tokens=dice.randint(1, 30),
                     ignore_eos=dice.random() < 0.5,
+                    prompt_logprobs=dice.choice([None, None, 0]),
                 )
                 arrivals += 1
                 if dice.random() < 0.03:
                     rig.runner.broken.add(request.id)
                 rig.engine.add(request)
-                alive[request.id], texts[request.id] = request, []
+                alive[request.id], texts[request.id], scores[request.id] = request, [], []
             if alive and dice.random() < 0.05:
                 victim = dice.choice(list(alive))
                 rig.engine.abort(victim)
@@ -70,6 +72,7 @@ def test_every_request_ends_with_its_own_answer_and_no_block_is_lost(make_rig, a
         for output in rig.engine.step():
             request = alive[output.request_id]
             texts[request.id] += output.token_ids
+            scores[request.id] += output.prompt_logprobs
             if output.finish_reason is None:
                 continue
             del alive[request.id]
@@ -78,6 +81,8 @@ def test_every_request_ends_with_its_own_answer_and_no_block_is_lost(make_rig, a
             else:
                 limit = rig.scheduler.config.max_model_len
                 assert texts[request.id] == answer(request.prompt_token_ids, request.params, limit)
+                asked = request.params.prompt_logprobs is not None
+                assert scores[request.id] == (prompt_scores(request.prompt_token_ids) if asked else [])
         if eldest is not None and eldest.id in alive:
             assert next(rig.scheduler.requests()) is eldest
             assert advance_of_the_eldest(rig) > before, "the eldest request must advance in every step"

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pagoda_engine.core.logprobs import Logprobs
 from pagoda_engine.ipc.channel import MAX_FRAME_BYTES, AsyncChannel, Channel, Closed
 from pagoda_engine.ipc.messages import (
     BadMessage,
@@ -32,6 +33,13 @@ MESSAGES = [
     Failed(14, "the KV cache does not fit; lower --max-model-len"),
     Stepped(
         [Output("a-0", [1, 2], None, None, None, 0.25), Output("b-0", [], "stop", None, 7, None)], 3, 1, 2, 0, 0.5, 9
+    ),
+    Stepped(
+        [
+            Output("a", [1], None, None, None, None, [Logprobs(1, -0.5, 2, [7, 1], [-0.25, -0.5])]),
+            Output("b", [2], None, None, None, 0.5, [], [Logprobs(3, float("-inf"), 9, [], [])] * 2),
+        ],
+        *(0, 0, 2, 0, 0.5, 0),
     ),
     Commands([Submit("a-0", [5, 6, 7], {"temperature": 0.0, "stop_token_ids": []}, 12.5)], ["b-0"]),
     Commands([], []),

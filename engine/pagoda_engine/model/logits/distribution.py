@@ -42,7 +42,8 @@ def probabilities(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
 
     Not normalised after the filters: what they cut off is 0. The likeliest token is never cut off, and what is as
     likely as the last token that a filter keeps is kept with it, so that no order among equals matters. Costs a
-    softmax; top-k a partial sort of k, top-p a sort of the vocabulary, min-p a maximum, of all rows if one asks for it.
+    softmax; top-k a partial sort of k, top-p a sort of the tokens that are not too unlikely, min-p a maximum, of all
+    rows if one asks for it.
     """
 
     def column(values: Sequence[float]) -> Tensor:
@@ -78,7 +79,12 @@ def _top_p(weights: Tensor, top_p: Tensor) -> Tensor:
 
     Holtzman et al. 2020, https://arxiv.org/abs/1904.09751.
     """
-    ordered = weights.sort(dim=-1, descending=True).values
+    vocabulary = weights.shape[-1]
+    # All tokens below this come to less than what top_p leaves out, so whatever is kept is among the others. To count
+    # them would make a GPU's host wait.
+    likely = (weights >= (1 - top_p) / vocabulary) & (top_p < 1)
+    most = vocabulary if weights.is_cuda else max(1, int(likely.sum(dim=-1).max()))
+    ordered = weights.topk(most, dim=-1).values
     before = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered
     count = (before < top_p).sum(dim=-1, keepdim=True).clamp_min(1)
     last = ordered.gather(1, count - 1)

@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 QUESTION ?= What is the capital of France?
 
-.PHONY: help setup demo test e2e check bench format lint types imports lock crd docs image chart clean
+.PHONY: help setup demo test test-full e2e check bench format lint types imports lock crd docs image chart clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ demo: $(STAMP) ## Serve a real model on this machine and ask it a question (KEEP
 	@$(BIN)/pagoda local up -f examples/smollm2.yaml $(if $(KEEP),,--ask "$(QUESTION)")
 
 test: $(STAMP) ## Unit, property and product tests: no cluster, no GPU
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: $(STAMP) ## The same with every combination: all families of models, whole grids of shapes
 	$(BIN)/python -m pytest
 
 e2e: $(STAMP) ## Scenarios on a real control plane, built once into the user's cache

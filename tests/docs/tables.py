@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -59,6 +61,37 @@ def engine_metrics() -> str:
 def exit_codes() -> str:
     """How `pagoda serve` and `pagoda pull` end."""
     return _table(("Exit code", "Reason"), ((str(code.value), f"`{code.reason}`") for code in ExitCode))
+
+
+def engine_families() -> str:
+    """Kinds of models that run, by what they ask for; tests/engine/model/test_every_family.py holds it against each."""
+    groups: dict[str, tuple[list[str], list[str]]] = {}
+    for family in _families().RUN:
+        groups.setdefault(family.needs, ([], []))[not family.fused].append(f"`{family.model_type}`")
+    rows = [(needs or "nothing special", *map(", ".join, groups[needs])) for needs in sorted(groups)]
+    counts = (str(sum(len(group[path]) for group in groups.values())) for path in range(2))
+    return _table(("What a layer needs", "On our kernels", "On transformers' layers"), [*rows, ("together", *counts)])
+
+
+def engine_refusals() -> str:
+    """Kinds of models that are refused at load, with the reason."""
+    groups: dict[str, list[str]] = {}
+    for refusal in _families().REFUSED:
+        groups.setdefault(refusal.reason, []).extend(f"`{name}`" for name in refusal.model_types.split())
+    rows = [(reason, ", ".join(sorted(names))) for reason, names in groups.items()]
+    return _table(("Refused for", "`model_type`"), [*rows, ("together", str(sum(map(len, groups.values()))))])
+
+
+def _families() -> ModuleType:
+    """The data of the engine's tests: a module by its path, since tests are no package."""
+    path = REPOSITORY / "tests" / "engine" / "model" / "families.py"
+    spec = importlib.util.spec_from_file_location("families", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["families"] = module  # where dataclasses look for the annotations' names
+    spec.loader.exec_module(module)
+    return module
 
 
 # --- the operator ----------------------------------------------------------------------------------------------------
@@ -206,8 +239,10 @@ def _metrics(text: bytes) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "chart-values": chart_values,
     "columns": columns,
+    "engine-families": engine_families,
     "engine-flags": engine_flags,
     "engine-metrics": engine_metrics,
+    "engine-refusals": engine_refusals,
     "exit-codes": exit_codes,
     "operator-flags": operator_flags,
     "operator-metrics": operator_metrics,

@@ -135,7 +135,7 @@ class Checkpoint:
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class that runs this config. Raises ModelUnsupported naming what the engine can't run."""
     name = (config.architectures or [type(config).__name__])[0]
-    if "text_config" in config.sub_configs:
+    if any(medium in part for part in config.sub_configs for medium in ("text", "vision", "audio")):
         raise ModelUnsupported(f"{name} reads more than text; this engine runs language models only")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelUnsupported(f"{name} is no decoder-only language model; this engine runs those only")

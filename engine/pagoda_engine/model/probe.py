@@ -39,7 +39,7 @@ def probe(model: PreTrainedModel, max_model_len: int) -> tuple[LayerShape, ...]:
             "this engine runs models that use it once in every layer"
         )
     for index, layer in after.layers.items():
-        _check_window(name, model.config, index, layer.options)
+        _check_window(name, model.config, index, layer.options, max_model_len)
         for one, other in zip(layer.stored(1), before.layers[index].stored(0), strict=True):
             _check_same(name, one, other)
     _check_same(name, logits, others)
@@ -99,10 +99,16 @@ def _check_same(name: str, one: Tensor, other: Tensor) -> None:
         )
 
 
-def _check_window(name: str, config: PreTrainedConfig, index: int, options: AttentionOptions) -> None:
+def _check_window(
+    name: str, config: PreTrainedConfig, index: int, options: AttentionOptions, max_model_len: int
+) -> None:
     """A window that a model only puts into its mask would be lost, since masks are not made."""
     kinds, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
-    if kinds and window and kinds[index] == "sliding_attention" and options.window != window:
+    slides = (
+        isinstance(window, int) and 0 < window < max_model_len and (not kinds or kinds[index] == "sliding_attention")
+    )
+    if slides and options.window != window:
         raise ModelUnsupported(
-            f"{name}'s layer {index} looks back {window} tokens by its config, and tells attention {options.window}"
+            f"{name}'s layer {index} looks back {window} tokens by its config, and tells attention {options.window}; "
+            f"set --max-model-len to {window} or less"
         )

@@ -90,7 +90,8 @@ class _PlainStep:
             raise NotRecognised("its attention caps logits or has sinks")
         scale, window = options.scale, options.window
         self.asked[layer_index] = _Attention(queries.shape[-1], scale, window)
-        return plain.attention(queries.float(), keys.float(), values.float(), scale, window).to(queries.dtype)
+        output = plain.attention(queries.float(), keys.float(), values.float(), scale, window)
+        return output.to(queries.dtype).contiguous()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ def _angles(model: PreTrainedModel, modules: list[nn.Module], count: int) -> tup
     rotary = _only([m for m in _with_frequencies(model) if id(m) not in inside], "rotary embedding")
     try:
         cos, sin = rotary(torch.zeros(1, 1, dtype=torch.float32), torch.arange(count)[None])
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise NotRecognised(f"its rotary embedding is of a special kind ({error})") from error
     half = cos.shape[-1] // 2
     return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()

@@ -77,8 +77,8 @@ def engine_refusals() -> str:
     """Kinds of models that are refused at load, with the reason."""
     groups: dict[str, list[str]] = {}
     for refusal in _families().REFUSED:
-        groups.setdefault(refusal.reason, []).extend(f"`{name}`" for name in refusal.model_types.split())
-    rows = [(reason, ", ".join(sorted(names))) for reason, names in groups.items()]
+        groups.setdefault(refusal.reason, []).extend(refusal.model_types.split())
+    rows = [(reason, ", ".join(f"`{name}`" for name in sorted(names))) for reason, names in groups.items()]
     return _table(("Refused for", "`model_type`"), [*rows, ("together", str(sum(map(len, groups.values()))))])
 
 

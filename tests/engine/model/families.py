@@ -120,7 +120,9 @@ RUN: Final = (
     Family("persimmon"),
     Family("phi"),
     Family("phi3", "windows"),
+    Family("phimoe", "experts", overrides={"sliding_window": None}),
     Family("qwen2", "windows", fused=True),
+    Family("qwen2_moe", "experts", overrides={"use_sliding_window": False}),
     Family("qwen3", "windows", fused=True),
     Family("qwen3_moe", "windows, experts"),
     Family("seed_oss", fused=True),
@@ -170,8 +172,6 @@ VARIANTS: Final = {
             "num_kv_shared_layers": 2,
         },
     ),
-    "phimoe-no-window": Family("phimoe", "experts", overrides={"sliding_window": None}),
-    "qwen2_moe-no-window": Family("qwen2_moe", "experts", overrides={"use_sliding_window": False}),
 }
 
 
@@ -195,7 +195,6 @@ REFUSED: Final = (
         overrides={"default_language": "en_XX"},
     ),
     Refusal("attends several times in a layer", "attends twice", "diffllama hrm_text"),
-    Refusal("its window is in its mask only", "looks back 7 tokens by its config", "phimoe qwen2_moe"),
     Refusal("does not tell its attention what its caller says", "does not pass its caller's arguments on", "nemotron"),
     Refusal(
         "layers with a state beyond keys and values",

@@ -130,6 +130,15 @@ def test_a_family_that_cannot_run_is_refused_at_load_by_name(tmp_path, build, mo
         build(tmp_path, load_format="dummy", max_model_len=64)
 
 
+@pytest.mark.parametrize("model_type", ["phimoe", "qwen2_moe"])
+def test_a_window_that_a_model_puts_into_its_mask_only_is_refused_where_it_matters(tmp_path, build, model_type):
+    """No masks are made, so these two would see too much: they run up to the window's length."""
+    tiny.config(model_type).save_pretrained(tmp_path)
+    with pytest.raises(ModelUnsupported, match=r"looks back 7 tokens.* set --max-model-len to 7 or less"):
+        build(tmp_path, load_format="dummy")
+    assert build(tmp_path, load_format="dummy", max_model_len=7).info.max_model_len == 7
+
+
 def test_every_family_of_transformers_stands_in_one_line():
     """Also one that a newer transformers brings: somebody has to look at it first."""
     told = [family.model_type for family in RUN]

@@ -46,6 +46,13 @@ class Built:
     limits: SchedulerConfig
     info: EngineInfo
 
+    @property
+    def plain(self) -> ModelRunner:
+        """The runner that can work in step with other ranks. Raises TypeError where it is another."""
+        if not isinstance(self.runner, ModelRunner):
+            raise TypeError(f"{type(self.runner).__name__} can't work in step with other ranks")
+        return self.runner
+
 
 def build_engine(args: EngineArgs, on_progress: OnProgress, ranks: Ranks | None = None) -> EngineCore:
     """Load `args.model`, which must be on this machine, and make an engine of it.
@@ -80,7 +87,7 @@ def _build_on_all(args: EngineArgs, on_progress: OnProgress, ranks: Ranks) -> tu
     except BaseException:
         ranks.close()
         raise
-    return built, ParallelRunner(built.runner, ranks)
+    return built, ParallelRunner(built.plain, ranks)
 
 
 def build_runner(args: EngineArgs, on_progress: OnProgress, group: Group) -> Built:
@@ -114,7 +121,7 @@ def build_runner(args: EngineArgs, on_progress: OnProgress, group: Group) -> Bui
     limits = _limits(args, max_model_len)
     shapes = probe(model, max_model_len)
     blocks = cache_size.num_blocks(
-        _cache_bytes(args, model, shapes, limits, group.size),
+        _cache_bytes(args, model, shapes, limits, group),
         args.block_size * sum(shape.bytes for shape in shapes),
         args.block_size,
         max_model_len,
@@ -122,7 +129,7 @@ def build_runner(args: EngineArgs, on_progress: OnProgress, group: Group) -> Bui
     )
     blocks = group.least(blocks)
     fused = fused_runner(model, limits, blocks, args.block_size) if group.size == 1 else None
-    runner: Runner = fused or _runner(model, _allocate(shapes, blocks, args.block_size, device), args.block_size)
+    runner: Runner = fused or _runner(model, _allocate(shapes, blocks, args.block_size, device), args.block_size, group)
     del model
     _warm_up(runner, limits, args.block_size, device)
     info = EngineInfo(
@@ -168,8 +175,9 @@ def _limits(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
     )
 
 
-def _runner(model: PreTrainedModel, layers: tuple[LayerCache, ...], block_size: int) -> ModelRunner:
-    return ModelRunner(model, layers, block_size, TorchAttention, overlaps=model.device.type == "cuda")
+def _runner(model: PreTrainedModel, layers: tuple[LayerCache, ...], block_size: int, group: Group) -> ModelRunner:
+    overlaps = model.device.type == "cuda"
+    return ModelRunner(model, layers, block_size, TorchAttention, overlaps=overlaps, group=group)
 
 
 def _allocate(
@@ -185,14 +193,14 @@ def _allocate(
 
 
 def _cache_bytes(
-    args: EngineArgs, model: PreTrainedModel, shapes: tuple[LayerShape, ...], limits: SchedulerConfig, ranks: int
+    args: EngineArgs, model: PreTrainedModel, shapes: tuple[LayerShape, ...], limits: SchedulerConfig, group: Group
 ) -> int:
     """Bytes for this rank's cache: the asked ones, or what the device can spare."""
     if args.kv_cache_memory_bytes is not None:
         return args.kv_cache_memory_bytes
     device = model.device
     if device.type == "cpu":
-        return cache_size.cpu_cache_bytes(available_memory() // ranks)
+        return cache_size.cpu_cache_bytes(available_memory() // group.size)
     # The largest step on a cache just large enough for it shows the most memory that computing takes.
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
@@ -200,7 +208,7 @@ def _cache_bytes(
     torch.cuda.reset_peak_memory_stats(device)
     blocks = -(-limits.max_num_batched_tokens // args.block_size) + limits.max_num_seqs
     layers = _allocate(shapes, blocks, args.block_size, device)
-    _warm_up(_runner(model, layers, args.block_size), limits, args.block_size, device)
+    _warm_up(_runner(model, layers, args.block_size, group), limits, args.block_size, device)
     peak = torch.cuda.max_memory_reserved(device) - blocks * args.block_size * sum(shape.bytes for shape in shapes)
     del layers
     torch.cuda.empty_cache()

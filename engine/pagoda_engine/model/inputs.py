@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pagoda_engine.core.request import Request
 from pagoda_engine.core.scheduler import Work
 
 _INT32: Final = "i"
@@ -18,7 +19,8 @@ class StepInputs:
 
     `ids` are the tokens, 0 where one is still in flight; sequence i's are `starts[i]:starts[i + 1]`, and the last of
     them is at position `contexts[i] - 1`. `tables[i]` are its blocks. `rows` are the places in `ids` whose logits are
-    wanted.
+    wanted. The tokens at the places `in_flight` are those that the step before chose, numbered by `chosen`; `samples`
+    counts those that this step chooses.
     """
 
     ids: tuple[int, ...]
@@ -26,12 +28,19 @@ class StepInputs:
     contexts: tuple[int, ...]
     tables: tuple[tuple[int, ...], ...]
     rows: tuple[int, ...]
+    in_flight: tuple[int, ...] = ()
+    chosen: tuple[int, ...] = ()
+    samples: int = 0
 
     @classmethod
-    def of(cls, batch: Sequence[Work]) -> StepInputs:
+    def of(cls, batch: Sequence[Work], before: Mapping[Request, int]) -> StepInputs:
+        """`before` numbers the requests that the step before chose tokens for."""
         ids: list[int] = []
         starts, rows = [0], []
+        flying = []
         for work in batch:
+            if work.in_flight:
+                flying.append((len(ids), before[work.request]))
             ids += work.known or [0]
             starts.append(len(ids))
             rows += [len(ids) - work.stop + position for position in work.rows]
@@ -41,6 +50,9 @@ class StepInputs:
             contexts=tuple(work.stop for work in batch),
             tables=tuple(tuple(work.request.blocks) for work in batch),
             rows=tuple(rows),
+            in_flight=tuple(place for place, _ in flying),
+            chosen=tuple(number for _, number in flying),
+            samples=sum(work.samples for work in batch),
         )
 
     def positions(self) -> Iterator[int]:
@@ -55,10 +67,15 @@ class StepInputs:
                 yield table[position // block_size] * block_size + position % block_size
 
     def to_bytes(self) -> bytes:
-        """int32 in this machine's order: four counts, the fields one after the other, tables behind their lengths."""
-        numbers = array(_INT32, (len(self.ids), len(self.contexts), len(self.rows)))
-        for field in (self.ids, self.starts, self.contexts, self.rows, tuple(map(len, self.tables)), *self.tables):
+        """int32 in this machine's order: four counts and `samples`, then the fields, each table behind its length."""
+        counts = (len(self.ids), len(self.contexts), len(self.rows), len(self.in_flight), self.samples)
+        fields = (self.ids, self.starts, self.contexts, self.rows, self.in_flight, self.chosen)
+        numbers = array(_INT32, counts)
+        for field in fields:
             numbers.extend(field)
+        for table in self.tables:
+            numbers.append(len(table))
+            numbers.extend(table)
         return numbers.tobytes()
 
     @classmethod
@@ -66,18 +83,26 @@ class StepInputs:
         """The inverse of `to_bytes`. Raises ValueError where the numbers don't come out even."""
         numbers = array(_INT32)
         numbers.frombytes(payload)
-        values = iter(numbers)
+        at = 0
 
         def take(count: int) -> tuple[int, ...]:
-            return tuple(next(values) for _ in range(count))
+            nonlocal at
+            at += count
+            if at > len(numbers):
+                raise ValueError(f"a step of {len(payload)} bytes ends too early")
+            return tuple(numbers[at - count : at])
 
-        try:
-            ids, works, rows = take(3)
-            inputs = cls(ids=take(ids), starts=take(works + 1), contexts=take(works), rows=take(rows), tables=())
-            lengths = take(works)
-            tables = tuple(take(length) for length in lengths)
-        except RuntimeError as error:  # of a generator whose `next` found no more
-            raise ValueError(f"a step of {len(payload)} bytes ends too early") from error
-        if next(values, None) is not None:
+        ids, works, rows, flying, samples = take(5)
+        inputs = cls(
+            ids=take(ids),
+            starts=take(works + 1),
+            contexts=take(works),
+            rows=take(rows),
+            in_flight=take(flying),
+            chosen=take(flying),
+            tables=tuple(take(take(1)[0]) for _ in range(works)),
+            samples=samples,
+        )
+        if at != len(numbers):
             raise ValueError(f"a step of {len(payload)} bytes goes on after its end")
-        return cls(inputs.ids, inputs.starts, inputs.contexts, tables, inputs.rows)
+        return inputs

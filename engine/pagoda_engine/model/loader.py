@@ -161,7 +161,7 @@ class _Loader:
         files = len({tensor.where for tensor in self.stored.values()})
         gib = sum(tensor.bytes_read for tensor in self.stored.values()) / 2**30
         _LOG.info(
-            "loaded %s: %d file%s, %.2f GiB in %.1f s, %.2f GiB/s",
+            "loaded %s: %d file%s, %.2f GiB of weights in %.1f s, %.2f GiB/s",
             *(self.checkpoint.path, files, "" if files == 1 else "s", gib, seconds, gib / seconds),
         )
 

@@ -13,6 +13,7 @@ from pagoda_engine.core.request import Request
 from pagoda_engine.core.scheduler import Work
 from pagoda_engine.model.attention import KernelsForStep, LayerCache, Layout, PagedStep
 from pagoda_engine.model.inputs import StepInputs
+from pagoda_engine.model.parallel.group import Group
 from pagoda_engine.model.sampler import Choice, choose
 
 
@@ -31,8 +32,10 @@ class ModelRunner:
         kernels: KernelsForStep,
         *,
         overlaps: bool,
+        group: Group | None = None,
     ) -> None:
         self.overlaps = overlaps
+        self._group = group or Group.alone()
         self.device: torch.device = model.device
         self._model = model
         self._layers = layers
@@ -41,25 +44,40 @@ class ModelRunner:
         self._rows: dict[Request, int] = {}  # of the latest launch: who has which row of what was chosen
         self._chosen: torch.Tensor | None = None
 
+    def inputs(self, batch: Sequence[Work]) -> StepInputs:
+        """The next launch of `batch` in numbers."""
+        return StepInputs.of(batch, self._rows)
+
     @torch.inference_mode()
-    def launch(self, batch: Sequence[Work]) -> Launched:
-        inputs = StepInputs.of(batch)
-        ids = self._tensor(inputs.ids)
-        self._feed(ids, batch, inputs)
-        logits = self._compute(inputs, ids)
+    def launch(self, batch: Sequence[Work], inputs: StepInputs | None = None) -> Launched:
+        """`inputs` are those of `batch`, where they are known already."""
+        inputs = inputs or self.inputs(batch)
+        logits = self._compute(inputs)
         self._rows = {request: row for row, request in enumerate(work.request for work in batch if work.samples)}
         if not inputs.rows:
             return Computed([])
         choice = choose(logits, batch)
-        self._chosen = choice.tokens
+        if inputs.samples:
+            self._keep(choice.tokens)
         return _Pass(choice)
 
     @torch.inference_mode()
-    def forward(self, inputs: StepInputs) -> torch.Tensor:
-        """The pass alone, for who does not choose tokens: logits [rows, vocabulary]. Every token must be known."""
-        return self._compute(inputs, self._tensor(inputs.ids))
+    def follow(self, inputs: StepInputs) -> None:
+        """The same pass where another rank chooses the tokens."""
+        self._compute(inputs)
+        if inputs.samples:
+            self._keep(torch.empty(inputs.samples, dtype=torch.int64, device=self.device))
 
-    def _compute(self, inputs: StepInputs, ids: torch.Tensor) -> torch.Tensor:
+    def _keep(self, tokens: torch.Tensor) -> None:
+        """Remember what was chosen for the next launch; rank 0's choice is everybody's."""
+        if self.overlaps:
+            self._chosen = self._group.broadcast(tokens)
+
+    def _compute(self, inputs: StepInputs) -> torch.Tensor:
+        """Logits [rows, vocabulary]."""
+        ids = self._tensor(inputs.ids)
+        if inputs.in_flight and self._chosen is not None:
+            ids.index_copy_(0, self._tensor(inputs.in_flight), self._chosen[self._tensor(inputs.chosen)])
         layout = Layout(
             starts=inputs.starts,
             contexts=inputs.contexts,
@@ -76,13 +94,6 @@ class ModelRunner:
         )
         logits: torch.Tensor = output.logits[0]
         return logits
-
-    def _feed(self, ids: torch.Tensor, batch: Sequence[Work], inputs: StepInputs) -> None:
-        """Put the tokens that are in flight where they belong: the launch before has chosen them."""
-        at = [index for index, work in enumerate(batch) if work.in_flight]
-        if at and self._chosen is not None:
-            rows = self._tensor([self._rows[batch[index].request] for index in at])
-            ids.index_copy_(0, self._tensor([inputs.starts[index] for index in at]), self._chosen[rows])
 
     def _tensor(self, values: Sequence[int]) -> torch.Tensor:
         """On the device, without waiting for it: only a copy from pinned memory does not."""

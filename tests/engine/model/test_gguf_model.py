@@ -10,6 +10,7 @@ from pagoda_engine.errors import ModelCorrupt
 from pagoda_engine.model import gguf_model
 from pagoda_engine.model.checkpoint import Checkpoint
 from pagoda_engine.model.loader import load
+from pagoda_engine.model.parallel.group import Group
 from pagoda_engine.source.gguf import read_header
 
 SHAPE = {"embedding_length": 64, "feed_forward_length": 96, "block_count": 2, "context_length": 128}
@@ -133,3 +134,23 @@ def test_a_cut_off_file_is_named(tmp_path, build):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ModelCorrupt, match=r"tiny\.gguf: .* was cut off"):
         build(path)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_ranks_hold_parts_of_what_one_process_holds(tmp_path, architecture):
+    """Rows of queries come in llama.cpp's order and are split in transformers'."""
+    path = write(tmp_path / "tiny.gguf", architecture, Q8_0, tied=True)
+    checkpoint = Checkpoint.at(path)
+
+    def loaded(group=None):
+        options = {"dtype": torch.float32, "device": torch.device("cpu"), "dummy": False, "on_percent": lambda _: None}
+        return load(checkpoint, checkpoint.config(), **options, group=group).state_dict()
+
+    whole = loaded()
+    parts = [loaded(Group(rank, 2, tmp_path, id)) for rank in range(2)]
+    for name, dim in (("self_attn.q_proj", 0), ("self_attn.k_proj", 0), ("self_attn.o_proj", 1), ("mlp.down_proj", 1)):
+        name = f"model.layers.1.{name}.weight"
+        assert torch.equal(torch.cat([part[name] for part in parts], dim=dim), whole[name]), name
+    rows = VOCABULARY // 2
+    embedding = torch.cat([part["model.embed_tokens.weight"][:rows] for part in parts])
+    assert torch.equal(embedding, whole["model.embed_tokens.weight"])

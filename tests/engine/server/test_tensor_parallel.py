@@ -50,7 +50,7 @@ def test_a_server_over_two_processes_answers_as_one_does_and_ends_when_a_rank_is
         body = {"model": "tiny", "prompt": prompt, "temperature": 0, "max_tokens": 24}
         texts = [one.post("/v1/completions", body).json()["choices"][0]["text"] for one in (server, spread)]
         assert texts[0] == texts[1]
-    assert re.search(r"loaded .*: 1 file, 0\.00 GiB in \d+\.\d s, \d+\.\d\d GiB/s", spread.log.read_text())
+    assert re.search(r"loaded .*: 1 file, 0\.00 GiB of weights in \d+\.\d s, \d+\.\d\d GiB/s", spread.log.read_text())
     rank = rank_of(spread.engine_pid())
     assert psutil.Process(spread.engine_pid()).children() == [rank]
     rank.send_signal(signal.SIGKILL)

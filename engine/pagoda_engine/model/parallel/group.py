@@ -19,15 +19,12 @@ from torch.nn import functional as F
 
 from pagoda_engine.errors import ModelUnsupported
 from pagoda_engine.model.parallel.pieces import share
+from pagoda_engine.model.parallel.wire import PeerLost
 
 _TIMEOUT: Final = timedelta(seconds=120)
 """Far above any step. A rank that died is noticed at once; this is for one that hangs."""
 
 OnPercent = Callable[[float], None]
-
-
-class PeerLost(RuntimeError):
-    """A collective failed: another rank is gone, or hangs."""
 
 
 class Group:
@@ -67,6 +64,14 @@ class Group:
         """The sum over all ranks, in place."""
         if self.size > 1:
             self._wait(lambda backend: backend.allreduce([tensor]))
+        return tensor
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Rank 0's values in everybody's tensor, in place."""
+        if self.size > 1:
+            options = dist.BroadcastOptions()
+            options.rootRank = 0
+            self._wait(lambda backend: backend.broadcast([tensor], options))
         return tensor
 
     def all_gather(self, part: Tensor, width: int) -> Tensor:
@@ -109,7 +114,7 @@ class Group:
         try:
             start(self._backend).wait()
         except RuntimeError as error:
-            raise PeerLost(f"rank {self.rank} of {self.size} lost another: {error}") from error
+            raise PeerLost(f"rank {self.rank} of {self.size} got no answer from another: {error}") from error
 
 
 def _gloo(store: FileStore, rank: int, size: int) -> Any:

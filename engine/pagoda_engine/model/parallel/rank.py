@@ -14,7 +14,7 @@ from pathlib import Path
 from pagoda_engine.contract import EngineArgs, ExitCode, Progress, Stage
 from pagoda_engine.errors import PagodaError
 from pagoda_engine.lifetime import end_with_parent, leave_signals_to_parent
-from pagoda_engine.model.parallel.wire import Closed, Kind, Wire, failure_to_bytes, percent_to_bytes
+from pagoda_engine.model.parallel.wire import Closed, Kind, PeerLost, Wire, failure_to_bytes, percent_to_bytes
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,14 +27,12 @@ def main(argv: Sequence[str]) -> int:
         _serve(EngineArgs.from_argv(engine_argv), wire, int(rank), Path(folder))
     except Closed:
         return ExitCode.OK
+    except PeerLost as error:
+        return error.exit_code  # it is another rank's end, which rank 0 tells of
     except PagodaError as error:
         _fail(wire, error.exit_code, str(error))
         return error.exit_code
     except Exception as error:
-        from pagoda_engine.model.parallel.group import PeerLost
-
-        if isinstance(error, PeerLost):
-            return ExitCode.ENGINE_DIED  # another rank's end, which rank 0 tells of
         _fail(wire, ExitCode.CRASHED, f"{type(error).__name__}: {error}"[:500])
         raise
     return ExitCode.OK
@@ -46,18 +44,15 @@ def _serve(args: EngineArgs, wire: Wire, rank: int, folder: Path) -> None:
     from pagoda_engine.model.build import build_runner
     from pagoda_engine.model.inputs import StepInputs
     from pagoda_engine.model.parallel.group import Group
-    from pagoda_engine.model.runner import ModelRunner
 
     def report(progress: Progress) -> None:
         if progress.stage is Stage.LOADING and progress.percent is not None:
             wire.send(Kind.PROGRESS, percent_to_bytes(progress.percent))
 
     group = Group(rank, args.tensor_parallel_size, folder, lambda _: _meet(wire))
-    runner = build_runner(args, report, group).runner
-    if not isinstance(runner, ModelRunner):
-        raise TypeError(f"{type(runner).__name__} can't compute what another rank has scheduled")
+    runner = build_runner(args, report, group).plain
     while True:
-        runner.forward(StepInputs.from_bytes(_expect(wire, Kind.STEP)))
+        runner.follow(StepInputs.from_bytes(_expect(wire, Kind.STEP)))
 
 
 def _meet(wire: Wire) -> None:

@@ -24,7 +24,7 @@ from typing import Final
 from pagoda_engine.contract import EngineArgs, ExitCode
 from pagoda_engine.errors import EngineDied, PagodaError, error_of
 from pagoda_engine.lifetime import how_it_ended
-from pagoda_engine.model.parallel.wire import Closed, Kind, Wire, failure_from_bytes, percent_from_bytes
+from pagoda_engine.model.parallel.wire import Closed, Kind, PeerLost, Wire, failure_from_bytes, percent_from_bytes
 
 _MODULE: Final = "pagoda_engine.model.parallel.rank"
 _REPORT_SECONDS: Final = 0.2
@@ -78,10 +78,9 @@ class Ranks:
         """Turn what goes wrong inside because a rank died into the news of that rank's death."""
         try:
             yield
-        except PagodaError:
-            raise
         except Exception as error:
-            self._tell(error)
+            if isinstance(error, PeerLost) or not isinstance(error, PagodaError):
+                self._tell(error)
             raise
 
     def close(self) -> None:

@@ -15,12 +15,18 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
+from pagoda_engine.errors import EngineDied
+
 _HEADER: Final = struct.Struct(">BI")
 _PERCENT: Final = struct.Struct(">d")
 
 
 class Closed(ConnectionError):
     """The other end is gone."""
+
+
+class PeerLost(EngineDied):
+    """A collective failed: another rank is gone, or does not answer."""
 
 
 class Kind(IntEnum):

@@ -48,6 +48,8 @@ class Metric(StrEnum):
     KV_USAGE = "vllm:kv_cache_usage_perc"
     CACHE_CONFIG = "vllm:cache_config_info"
     PREEMPTIONS = "vllm:num_preemptions"
+    PREFIX_QUERIES = "vllm:prefix_cache_queries"
+    PREFIX_HITS = "vllm:prefix_cache_hits"
     PROMPT_TOKENS = "vllm:prompt_tokens"
     GENERATION_TOKENS = "vllm:generation_tokens"
     TTFT = "vllm:time_to_first_token_seconds"
@@ -235,6 +237,13 @@ class EngineArgs:
     max_num_seqs: int = _flag(64, "requests that run at once; more wait")
     max_num_batched_tokens: int = _flag(2048, "tokens computed in one step")
     max_num_queued_reqs: int = _flag(1024, "requests that may wait; above it the answer is 503")
+    scheduling_policy: str = _flag(
+        "fcfs", "who is served first: by arrival, or by `priority`", choices=("fcfs", "priority")
+    )
+    long_prefill_token_threshold: int = _flag(
+        0, "most tokens of one prompt in a step, so that short ones pass it; 0: all"
+    )
+    enable_prefix_caching: bool = _flag(True, "share the KV cache of common beginnings")
     chat_template: str | None = _flag(None, "file with a Jinja chat template; default: the model's own")
     seed: int = _flag(0, "seed of requests that name none")
     shutdown_timeout: float = _flag(30.0, "seconds that SIGTERM leaves to running requests")
@@ -247,8 +256,7 @@ class EngineArgs:
         for f in dataclasses.fields(self)[1:]:
             value = getattr(self, f.name)
             if value != f.default:
-                values = value if isinstance(value, tuple) else (value,)
-                argv += [_flag_name(f.name), *map(str, values)]
+                argv += _flag_argv(_flag_name(f.name), value)
         return argv
 
     @classmethod
@@ -272,7 +280,9 @@ class EngineArgs:
         for f in dataclasses.fields(cls)[1:]:
             options: dict[str, Any] = {"help": f.metadata["help"], "default": f.default}
             options |= {key: f.metadata[key] for key in ("choices", "nargs") if key in f.metadata}
-            parser.add_argument(_flag_name(f.name), type=_FLAG_TYPES[str(f.type)], **options)
+            kind = str(f.type)
+            options |= {"action": argparse.BooleanOptionalAction} if kind == "bool" else {"type": _FLAG_TYPES[kind]}
+            parser.add_argument(_flag_name(f.name), **options)
         return parser
 
     def problem(self) -> str | None:
@@ -285,7 +295,7 @@ class EngineArgs:
             return f"--gpu-memory-utilization is {self.gpu_memory_utilization}; it must be above 0 and at most 1"
         if not 0 <= self.port <= 65535:
             return f"--port is {self.port}; it must be 0 (any free port) to 65535"
-        for name in ("shutdown_timeout", "drain_delay", "max_num_queued_reqs"):
+        for name in ("shutdown_timeout", "drain_delay", "max_num_queued_reqs", "long_prefill_token_threshold"):
             if not 0 <= getattr(self, name) < float("inf"):
                 return f"{_flag_name(name)} is {getattr(self, name)}; it must be a number from 0 up"
         return None
@@ -311,3 +321,9 @@ _FLAG_TYPES: Mapping[str, type] = {
 
 def _flag_name(field_name: str) -> str:
     return "--" + field_name.replace("_", "-")
+
+
+def _flag_argv(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [name if value else name.replace("--", "--no-", 1)]
+    return [name, *map(str, value if isinstance(value, tuple) else (value,))]

@@ -81,17 +81,20 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        priority: Sequence[int] | None = None,
     ) -> list[Completion]:
         """Complete each prompt, a text or token ids; the result has the prompts' order.
 
         `params` is one for all, or one for each; without any they are the model's own. Requests run together, as many
         at once as the engine's limits allow; one that can't be served ends with an error and stops none of the others.
+        With `scheduling_policy="priority"` those with the lowest `priority`, one number for each prompt, run first.
         """
         if isinstance(prompts, str):
             raise TypeError("prompts is a string; put it into a list")
         if params is None or isinstance(params, SamplingParams):
             params = [params or self._defaults] * len(prompts)
-        generations = [self._prepare(*pair) for pair in zip(prompts, params, strict=True)]
+        priority = priority or [0] * len(prompts)
+        generations = [self._prepare(*each) for each in zip(prompts, params, priority, strict=True)]
         open_ = {generation.request.id: generation for generation in generations}
         for generation in generations:
             self._engine.add(generation.request)
@@ -138,7 +141,7 @@ class LLM:
             prompts.append(self._tokenizer.encode(text, add_special_tokens=False).ids)
         return self.generate(prompts, params, use_tqdm=use_tqdm)
 
-    def _prepare(self, prompt: Prompt, params: SamplingParams) -> _Generation:
+    def _prepare(self, prompt: Prompt, params: SamplingParams, priority: int) -> _Generation:
         """A request for the engine. Words become tokens here, and stop strings are looked for in its text."""
         token_ids = self._tokenizer.encode(prompt).ids if isinstance(prompt, str) else list(prompt)
         bad = bad_token_ids(params.bad_words, lambda text: self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -149,6 +152,7 @@ class LLM:
             params=replace(params, stop=(), bad_words=(), bad_token_ids=(*params.bad_token_ids, *bad)),
             eos_token_ids=self._eos_token_ids,
             arrival_time=time.monotonic(),
+            priority=priority,
         )
         detokenizer = Detokenizer(
             self._tokenizer, self._special_ids, token_ids, skip_special=params.skip_special_tokens

@@ -23,6 +23,8 @@ def _values(field):
     if choices := field.metadata.get("choices"):
         return st.sampled_from(choices)
     kind = str(field.type)
+    if kind == "bool":
+        return st.booleans()
     if kind.startswith("tuple"):
         return st.lists(_WORD, max_size=3).map(tuple)
     numbers = {

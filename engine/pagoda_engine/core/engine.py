@@ -42,7 +42,11 @@ class RequestOutput:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """The engine's state between two steps. `kv_usage` is 0 to 1; `preemptions` counts from the start."""
+    """The engine's state between two steps.
+
+    `kv_usage` is 0 to 1. Counted from the start: `preemptions`, and of the prompt tokens of started requests those that
+    were looked for in the prefix cache (`prefix_queries`) and found there (`prefix_hits`).
+    """
 
     running: int
     waiting: int
@@ -50,6 +54,8 @@ class EngineStats:
     num_blocks: int
     block_size: int
     preemptions: int
+    prefix_queries: int
+    prefix_hits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +185,8 @@ class EngineCore:
             num_blocks=blocks.num_blocks,
             block_size=blocks.block_size,
             preemptions=self._scheduler.preemptions,
+            prefix_queries=self._scheduler.tables.queries,
+            prefix_hits=self._scheduler.tables.hits,
         )
 
     def check_integrity(self) -> None:

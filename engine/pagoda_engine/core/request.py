@@ -28,8 +28,9 @@ class Request:
 
     A long prompt is many pending tokens, decoding is one pending token, a preempted request is `computed = 0`.
     A token that is being made already counts as pending before anybody knows it: it is `in_flight`.
-    `arrival_time` is `time.monotonic()` (one clock for all processes of a machine), in seconds. `cache_salt` keeps a
-    request's cached blocks to those who name the same salt.
+    `arrival_time` is `time.monotonic()` (one clock for all processes of a machine), in seconds. The lowest `priority`
+    is served first, where the scheduler goes by it. `cache_salt` keeps a request's cached blocks to those who name the
+    same salt.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Request:
     params: SamplingParams
     eos_token_ids: frozenset[int]
     arrival_time: float
+    priority: int = 0
     cache_salt: str = ""
 
     tokens: array[int] = field(init=False)
@@ -47,12 +49,14 @@ class Request:
     """Leading tokens whose keys and values are in `blocks`, once all launched steps are over."""
     blocks: list[int] = field(init=False, default_factory=list)
     """The block table: token i lives in block `blocks[i // block_size]`."""
+    shared: int = field(init=False, default=0)
+    """Leading blocks that were found in the cache."""
     block_hashes: list[bytes] = field(init=False, default_factory=list)
     """Chained hashes of the leading full blocks of `tokens`, as far as they were needed."""
     started_time: float | None = field(init=False, default=None)
     """When it was first scheduled."""
-    sequence: int = field(init=False, default=0)
-    """Order of arrival, given by the scheduler."""
+    turn: tuple[int, int] = field(init=False, default=(0, 0))
+    """Its place in line, given by the scheduler: priority, then order of arrival."""
     longest: int = field(init=False, default=0)
     """The most tokens that it may have in the cache, given by the scheduler; the last one made is never computed."""
     seed: int = field(init=False, default=0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from array import array
-from collections import deque
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pagoda_engine.core.blocks import BlockPool, extend_hashes
+from pagoda_engine.core.admission import Admission
+from pagoda_engine.core.blocks import BlockPool
 from pagoda_engine.core.request import Request
+from pagoda_engine.core.tables import BlockTables
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +21,14 @@ class SchedulerConfig:
 
     `max_num_seqs` requests run at once. A step computes at most `max_num_batched_tokens` tokens, and at most
     `max_prefill_tokens` of prompts when others decode beside them, so that a long prompt does not stall their
-    streams. `max_model_len` bounds prompt and output together. `max_scored_tokens` bounds the prompt tokens of a step
-    whose log-probabilities are wanted: each of them takes a row of logits, as wide as the vocabulary.
+    streams. `max_model_len` bounds prompt and output together. No prompt gets more than `long_prefill_token_threshold`
+    tokens of a step, so that short ones pass a long one; 0 is no limit.
+
+    `max_scored_tokens` bounds the prompt tokens of a step whose log-probabilities are wanted: each of them takes a row
+    of logits, as wide as the vocabulary.
+
+    With `priority` requests stand in line by their own priority, the lowest number first, before their arrival.
+    `prefix_caching` lets requests share the blocks of common beginnings.
     """
 
     max_num_seqs: int
@@ -27,6 +36,9 @@ class SchedulerConfig:
     max_prefill_tokens: int
     max_model_len: int
     max_scored_tokens: int = 64
+    long_prefill_token_threshold: int = 0
+    priority: bool = False
+    prefix_caching: bool = True
 
     def __post_init__(self) -> None:
         for name in (
@@ -79,26 +91,34 @@ class Work:
 
 
 class Scheduler:
-    """First come, first served, running requests first.
+    """Running requests first, then those that wait; within each, whoever is first in line.
 
-    `running` and then `waiting` are in the order of arrival at all times. When blocks run out the latest arrival is
-    preempted: it gives its blocks back and will be computed anew (or found in the cache). The earliest arrival can
-    therefore always go on, and since no request is accepted that would not fit in the cache alone, each one ends.
+    The line is the order of arrival, or with `priority` that within equal priorities; `running` and `waiting` are kept
+    in its order. When blocks run out the last in line is preempted: it gives its blocks back and will be computed anew
+    (or found in the cache). So the first in line that runs can always go on, the first that waits is overtaken by
+    nobody behind it, and since no request is accepted that would not fit in the cache alone, each one ends.
     """
 
     def __init__(self, config: SchedulerConfig, blocks: BlockPool, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
         self.blocks = blocks
+        self.tables = BlockTables(blocks, caching=config.prefix_caching)
+        self.admission = Admission(blocks)
         self.preemptions = 0
         self.running: list[Request] = []
-        self.waiting: deque[Request] = deque()
+        self.waiting: list[Request] = []
         self._clock = clock
         self._arrivals = 0
+        self._turned_away: Request | None = None  # it was not admitted, and nothing has changed since
 
     def refusal(self, request: Request) -> str | None:
         """Why a request can never be served, as a sentence with the fix, or None."""
         if problem := request.params.problem():
             return problem
+        if request.priority and not self.config.priority:
+            return (
+                f"priority is {request.priority}; leave it out, or start the server with --scheduling-policy priority"
+            )
         length = len(request.prompt_token_ids)
         if length == 0:
             return "the prompt is empty; send at least one token"
@@ -120,17 +140,15 @@ class Scheduler:
         if problem := self.refusal(request):
             raise ValueError(problem)
         self._arrivals += 1
-        request.sequence = self._arrivals
+        request.turn = (request.priority, self._arrivals)
         request.longest = self._longest(request)
-        self.waiting.append(request)
+        insort(self.waiting, request, key=_turn)
 
     def remove(self, request: Request) -> None:
         """Forget a request, wherever it is, and free its blocks."""
-        if request in self.running:
-            self.running.remove(request)
-        else:
-            self.waiting.remove(request)
-        self._release(request)
+        if not _take(self.waiting, request):
+            self._stop(request)
+        self.admission.answered(request.num_generated)
 
     def schedule(self) -> list[Work]:
         """Choose the next step's work and allocate its blocks; requests advance as if it were computed already.
@@ -142,6 +160,7 @@ class Scheduler:
         # Decoders' tokens are set aside first: a prompt that arrived earlier must not starve them.
         prefill = min(budget, self.config.max_prefill_tokens) if decoding else budget
         prefill = min(prefill, budget - decoding)
+        most = self.config.long_prefill_token_threshold or budget
         preemptions = self.preemptions
         scored = self.config.max_scored_tokens
         batch: list[Work] = []
@@ -150,12 +169,12 @@ class Scheduler:
         while index < len(self.running):
             request = self.running[index]
             pending = request.pending
-            count = min(pending, prefill) if pending > 1 else pending
+            count = min(pending, prefill, most) if pending > 1 else pending
             if _scores(request):
                 count = min(count, scored)
             if count > 0:
                 if not self._grow(request, count):
-                    break  # it was the latest itself, and waits again
+                    break  # it was the last in line itself, and waits again
                 if pending > 1:
                     prefill -= count
                 batch.append(self._work(request, count))
@@ -168,7 +187,7 @@ class Scheduler:
             request = self.waiting[0]
             if (request.unscored and not scored) or not self._admit(request):
                 break
-            count = min(request.pending, prefill)
+            count = min(request.pending, prefill, most)
             if _scores(request):
                 count = min(count, scored)
             prefill -= count
@@ -177,81 +196,71 @@ class Scheduler:
         return batch
 
     def commit(self, work: Work) -> None:
-        """Note that a work is computed, and file the blocks that it filled, unless they were taken away since."""
-        request, size = work.request, self.blocks.block_size
+        """Note that a work is computed: what it filled may be shared, unless it was taken away since."""
+        request = work.request
         if request.computed < work.stop:
             return  # preempted while it was in flight
-        extend_hashes(request.block_hashes, request.tokens, size, request.cache_salt)
-        for position in range(work.start // size, work.stop // size):
-            self.blocks.file(request.blocks[position], request.block_hashes[position])
+        self.tables.file(request, work.start, work.stop)
+        if len(work) > 1:
+            self._turned_away = None  # who waits may find its own prompt's beginning now
 
     def check_integrity(self) -> None:
         """Raise RuntimeError unless queues and blocks agree. Cheap enough for whenever the engine is idle."""
-        order = [request.sequence for request in self.requests()]
-        if order != sorted(set(order)):
-            raise RuntimeError(f"requests are out of order: {order}")
+        for queue in (self.running, self.waiting):
+            turns = [request.turn for request in queue]
+            if turns != sorted(set(turns)):
+                raise RuntimeError(f"requests are out of line: {turns}")
         if holding := [request.id for request in self.waiting if request.blocks]:
             raise RuntimeError(f"waiting requests hold blocks: {holding}")
         self.blocks.check_integrity(request.blocks for request in self.running)
 
     def requests(self) -> Iterator[Request]:
-        """All requests in the order of arrival."""
-        yield from self.running
-        yield from self.waiting
+        """All requests, first those that run."""
+        return itertools.chain(self.running, self.waiting)
 
     def _longest(self, request: Request) -> int:
         """Tokens that must be in the cache at once in the longest case; the last one made is never computed."""
         return min(len(request.prompt_token_ids) + request.params.max_tokens, self.config.max_model_len) - 1
 
     def _admit(self, request: Request) -> bool:
-        """Move the first waiting request to `running` with blocks for all of its tokens, if there are as many.
+        """Move the first waiting request to `running`, with blocks for all of its tokens, if it may start.
 
         All at once, although a long prompt is computed in chunks: half-admitted prompts that starve each other would
         be preempted over and over.
         """
-        size = self.blocks.block_size
-        extend_hashes(request.block_hashes, request.tokens, size, request.cache_salt)
-        # The last token is always computed: its output is what the next one is sampled from. So are all tokens of a
-        # prompt that is to be scored: the cache keeps no logits.
-        known = 0 if request.unscored else (len(request.tokens) - 1) // size
-        found = self.blocks.find(request.block_hashes[:known])
-        needed = self.blocks.blocks_for(len(request.tokens)) - len(found)
-        available = self.blocks.num_free - sum(self.blocks.is_free(block) for block in found)
-        # One spare block for each running request keeps a newcomer from being preempted a moment later. Alone, a
-        # request needs no spare, so whatever was accepted is admitted in the end.
-        if needed + len(self.running) > available:
+        if request is self._turned_away:
             return False
-        self.waiting.popleft()
-        self.blocks.hold(found)
-        request.blocks = found + self.blocks.allocate(needed)
-        request.computed = len(found) * size
+        prefix = self.tables.prefix(request)
+        new = self.blocks.blocks_for(len(request.tokens)) - len(prefix)
+        free = self.blocks.num_free - sum(map(self.blocks.is_free, prefix))
+        if not self.admission.allows(request, new, free, self.running):
+            self._turned_away = request
+            return False
+        self.waiting.pop(0)
+        self.tables.open(request, prefix, new)
         if request.started_time is None:
             request.started_time = self._clock()
-        self.running.append(request)
+        self.admission.entered(request)
+        insort(self.running, request, key=_turn)
         return True
 
     def _grow(self, request: Request, count: int) -> bool:
-        """Allocate blocks for the next `count` tokens, preempting later arrivals, at last the request itself."""
-        needed = self.blocks.blocks_for(request.computed + count) - len(request.blocks)
-        while needed > self.blocks.num_free:
+        """Allocate blocks for the next `count` tokens, preempting the last in line, in the end the request itself."""
+        while not self.tables.grow(request, request.computed + count):
             victim = self.running[-1]
-            self._preempt(victim)
+            self._stop(victim)
+            insort(self.waiting, victim, key=_turn)
+            self.preemptions += 1
             if victim is request:
                 return False
-        if needed > 0:
-            request.blocks += self.blocks.allocate(needed)
         return True
 
-    def _preempt(self, request: Request) -> None:
-        self.running.remove(request)
-        self._release(request)
-        self.waiting.appendleft(request)
-        self.preemptions += 1
-
-    def _release(self, request: Request) -> None:
-        self.blocks.release(request.blocks)
-        request.blocks = []
-        request.computed = 0
+    def _stop(self, request: Request) -> None:
+        """End a request's running, for now or for good."""
+        _take(self.running, request)
+        self.tables.close(request)
+        self.admission.left(request)
+        self._turned_away = None
 
     @staticmethod
     def _work(request: Request, count: int) -> Work:
@@ -272,3 +281,16 @@ def _scored(request: Request, start: int, stop: int) -> int:
         return 0
     first = max(start, len(request.prompt_logprobs))
     return max(0, min(stop, len(request.prompt_token_ids) - 1) - first)
+
+
+def _turn(request: Request) -> tuple[int, int]:
+    return request.turn
+
+
+def _take(line: list[Request], request: Request) -> bool:
+    """Take a request out of a line; False if it does not stand in it."""
+    index = bisect_left(line, request.turn, key=_turn)
+    if index == len(line) or line[index] is not request:
+        return False
+    del line[index]
+    return True

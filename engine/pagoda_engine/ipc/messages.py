@@ -84,6 +84,8 @@ class Stepped:
     waiting: int
     kv_usage: float
     preemptions: int
+    prefix_queries: int
+    prefix_hits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class Submit:
     prompt_token_ids: list[int]
     params: dict[str, Any]
     arrival_time: float
+    priority: int
+    cache_salt: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,9 @@ def _limits(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
         # Beside decoders a prompt gets a quarter of a step's tokens: their streams slow down, and never stop.
         max_prefill_tokens=max(1, budget // 4),
         max_model_len=max_model_len,
+        long_prefill_token_threshold=args.long_prefill_token_threshold,
+        priority=args.scheduling_policy == "priority",
+        prefix_caching=args.enable_prefix_caching,
     )
 
 

@@ -36,10 +36,12 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One sequence to generate from, validated."""
+    """One sequence to generate from, validated. See `core.request.Request` for priority and salt."""
 
     token_ids: list[int]
     params: SamplingParams
+    priority: int = 0
+    cache_salt: str = ""
 
 
 @dataclass(slots=True)
@@ -94,7 +96,7 @@ class EngineClient:
         self.progress = Progress(Stage.STARTING)
         self.ready: Ready | None = None
         self.death: Death | None = None
-        self.latest = Stepped([], 0, 0, 0, 0, 0.0, 0)
+        self.latest = Stepped([], 0, 0, 0, 0, 0.0, 0, 0, 0)
         self._observer = observer
         self._step_seconds = step_seconds
         self._clock = clock
@@ -199,7 +201,8 @@ class EngineClient:
             self._open[request_id] = _Open(mailbox, index, len(prompt.token_ids), now)
             params = dataclasses.asdict(dataclasses.replace(prompt.params, stop=(), bad_words=()))
             params["logit_bias"] = list(prompt.params.logit_bias.items())
-            self._post().submit.append(Submit(request_id, prompt.token_ids, params, now))
+            submit = Submit(request_id, prompt.token_ids, params, now, prompt.priority, prompt.cache_salt)
+            self._post().submit.append(submit)
         self._submitted += len(prompts)
         return ids
 

@@ -62,6 +62,8 @@ class EngineLoop:
                     params=_sampling_params(submit),
                     eos_token_ids=self._eos_token_ids,
                     arrival_time=submit.arrival_time,
+                    priority=submit.priority,
+                    cache_salt=submit.cache_salt,
                 )
             )
         except (ValueError, TypeError) as error:
@@ -78,6 +80,8 @@ class EngineLoop:
             waiting=stats.waiting,
             kv_usage=stats.kv_usage,
             preemptions=stats.preemptions,
+            prefix_queries=stats.prefix_queries,
+            prefix_hits=stats.prefix_hits,
         )
 
 

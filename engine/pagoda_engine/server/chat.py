@@ -26,6 +26,7 @@ async def chat(request: Request) -> Response:
     serving = serving_of(request)
     body = await read_body(request, ChatBody, serving.limits)
     name = serving.check_model(body.model)
+    serving.check_priority(body.priority)
     check_counts(body, 1, serving.limits)
     messages = template_messages(body, serving.limits)
     serving.admit(body.n or 1)

@@ -26,6 +26,7 @@ async def completions(request: Request) -> Response:
     serving = serving_of(request)
     body = await read_body(request, CompletionBody, serving.limits)
     name = serving.check_model(body.model)
+    serving.check_priority(body.priority)
     given = prompt_list(body)
     check_counts(body, len(given), serving.limits)
     serving.admit(len(given) * (body.n or 1))

@@ -80,7 +80,7 @@ class Metrics:
         )
         for name, text, read in gauges:
             Gauge(name, text, _LABELS, registry=self.registry).labels(**self._labels).set_function(read)
-        self.registry.register(_Preemptions(client, self._labels))
+        self.registry.register(_EngineCounters(client, self._labels))
 
     def describe_cache(self, ready: Ready, args: EngineArgs) -> None:
         """`vllm:cache_config_info`, whose labels are the message: schedulers read block size and count from it."""
@@ -121,14 +121,22 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _Preemptions(Collector):
-    """The engine counts its preemptions itself; this shows that count."""
+class _EngineCounters(Collector):
+    """What the engine counts itself, as it told last."""
 
     def __init__(self, client: EngineClient, labels: dict[str, str]) -> None:
         self._client = client
         self._labels = labels
 
     def collect(self) -> list[CounterMetricFamily]:
-        family = CounterMetricFamily(Metric.PREEMPTIONS, "Requests set back to make room for others.", labels=_LABELS)
-        family.add_metric(tuple(self._labels.values()), self._client.latest.preemptions)
-        return [family]
+        latest = self._client.latest
+        return [
+            self._family(Metric.PREEMPTIONS, "Requests set back to make room for others.", latest.preemptions),
+            self._family(Metric.PREFIX_QUERIES, "Prompt tokens looked for in the prefix cache.", latest.prefix_queries),
+            self._family(Metric.PREFIX_HITS, "Prompt tokens found in the prefix cache.", latest.prefix_hits),
+        ]
+
+    def _family(self, name: Metric, text: str, value: int) -> CounterMetricFamily:
+        family = CounterMetricFamily(name, text, labels=_LABELS)
+        family.add_metric(tuple(self._labels.values()), value)
+        return family

@@ -30,7 +30,6 @@ UNSUPPORTED: Final[Mapping[str, tuple[Any, ...]]] = {
     "length_penalty": (1,),
     "modalities": (["text"],),
     "prediction": (),
-    "priority": (0,),
     "prompt_embeds": (),
     "reasoning_effort": (),
     "response_format": ({"type": "text"},),
@@ -86,6 +85,8 @@ class GenerationBody(BaseModel):
     skip_special_tokens: bool | None = None
     add_special_tokens: bool | None = None
     return_token_ids: bool | None = None
+    priority: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
+    cache_salt: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None

@@ -72,7 +72,10 @@ def make_prompts(body: GenerationBody, token_ids: list[int], model: TextModel, p
     params = _params(body, model, _max_tokens(body, room, len(token_ids), model))
     if problem := params.problem(model.vocab_size):
         raise invalid(problem, problem.split(" ", 1)[0])
-    return [Prompt(token_ids, _reseed(params, index)) for index in range(body.n or 1)]
+    return [
+        Prompt(token_ids, _reseed(params, index), body.priority or 0, body.cache_salt or "")
+        for index in range(body.n or 1)
+    ]
 
 
 def _max_tokens(body: GenerationBody, room: int, prompt_tokens: int, model: TextModel) -> int:

@@ -12,7 +12,7 @@ from pagoda_engine.errors import ModelUnsupported
 from pagoda_engine.ipc.messages import Ready
 from pagoda_engine.process.client import EngineClient
 from pagoda_engine.server.chat_template import ChatTemplateError
-from pagoda_engine.server.errors import model_not_found, unavailable
+from pagoda_engine.server.errors import invalid, model_not_found, unavailable
 from pagoda_engine.server.limits import Limits
 from pagoda_engine.server.metrics import Metrics
 from pagoda_engine.server.text_model import TextModel
@@ -92,6 +92,15 @@ class Serving:
         if name is not None and name not in self.names:
             raise model_not_found(name, self.names[0])
         return name or self.names[0]
+
+    def check_priority(self, priority: int | None) -> None:
+        """Raises ApiError 400 for a priority that this server would not go by."""
+        if priority and self.args.scheduling_policy != "priority":
+            raise invalid(
+                f"priority is {priority}, and this server serves by arrival; leave it out, or start the server with "
+                "--scheduling-policy priority.",
+                "priority",
+            )
 
     def admit(self, count: int) -> None:
         """Raises ApiError 503 unless `count` more sequences may come in now."""

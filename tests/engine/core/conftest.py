@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from pagoda_engine.core.admission import Admission
 from pagoda_engine.core.blocks import BlockPool
 from pagoda_engine.core.engine import EngineCore, EngineInfo, Sample
 from pagoda_engine.core.logprobs import Logprobs
@@ -65,6 +66,7 @@ class CacheRunner:
         self.block_size = block_size
         self.overlaps = overlaps
         self.steps = 0
+        self.tokens = 0
         self.truth: dict[Request, list[int]] = {}
         self.broken: set[str] = set()
         self.latest: dict[Request, Sample] = {}
@@ -72,6 +74,7 @@ class CacheRunner:
 
     def launch(self, batch: Sequence[Work]) -> Pass:
         self.steps += 1
+        self.tokens += sum(map(len, batch))
         self.log.append(f"launch {self.steps}")
         launched = Pass(self, self.steps, [self.job(work) for work in batch])
         if not self.overlaps:
@@ -129,6 +132,13 @@ class Pass:
         return self.compute()
 
 
+class Eager(Admission):
+    """Lets in whoever fits now and leaves those that run a block each: so that requests do get in each other's way."""
+
+    def allows(self, request: Request, new: int, free: int, running: Sequence[Request]) -> bool:
+        return new + len(running) <= free
+
+
 class Rig:
     """An engine core over a `CacheRunner`, with its parts in reach."""
 
@@ -140,23 +150,24 @@ class Rig:
         max_num_batched_tokens: int = 32,
         max_prefill_tokens: int = 32,
         max_model_len: int = 64,
-        max_scored_tokens: int = 64,
         *,
         overlaps: bool = False,
+        eager: bool = False,
+        **options,
     ) -> None:
         self.now = 100.0
         self.blocks = BlockPool(num_blocks, block_size)
-        config = SchedulerConfig(
-            max_num_seqs, max_num_batched_tokens, max_prefill_tokens, max_model_len, max_scored_tokens
-        )
+        config = SchedulerConfig(max_num_seqs, max_num_batched_tokens, max_prefill_tokens, max_model_len, **options)
         self.scheduler = Scheduler(config, self.blocks, clock=lambda: self.now)
+        if eager:
+            self.scheduler.admission = Eager(self.blocks)
         self.runner = CacheRunner(num_blocks, block_size, overlaps=overlaps)
         info = EngineInfo(max_model_len, VOCABULARY, frozenset({EOS}), num_blocks, block_size)
         self.engine = EngineCore(self.scheduler, self.runner, info)
 
-    def request(self, id_: str, prompt: list[int], *, salt: str = "", **params) -> Request:
+    def request(self, id_: str, prompt: list[int], *, salt: str = "", priority: int = 0, **params) -> Request:
         sampling = SamplingParams(**{"ignore_eos": True, **params})
-        return Request(id_, prompt, sampling, frozenset({EOS}), self.now, cache_salt=salt)
+        return Request(id_, prompt, sampling, frozenset({EOS}), self.now, priority, salt)
 
     def drain(self, limit: int = 10_000) -> dict[str, list]:
         """Step until idle and return each request's outputs."""

@@ -108,7 +108,7 @@ def test_a_different_salt_shares_nothing(make_rig):
 
 
 def test_when_blocks_run_out_the_latest_arrival_waits_again_and_loses_nothing(make_rig, answer):
-    rig = make_rig(num_blocks=6, max_model_len=24)
+    rig = make_rig(num_blocks=6, max_model_len=24, eager=True)
     prompts = {"a": [1, 2, 3, 4, 5], "b": [5, 4, 3, 2, 1]}
     for id_, prompt in prompts.items():
         rig.engine.add(rig.request(id_, prompt, max_tokens=12))

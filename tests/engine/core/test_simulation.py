@@ -39,7 +39,7 @@ def advance_of_the_eldest(rig) -> int:
 @pytest.mark.parametrize("life", range(LIVES))
 def test_every_request_ends_with_its_own_answer_and_no_block_is_lost(make_rig, answer, prompt_scores, life):
     dice = random.Random(life)
-    rig = make_rig(**random_shape(dice), overlaps=dice.random() < 0.5)
+    rig = make_rig(**random_shape(dice), overlaps=dice.random() < 0.5, eager=dice.random() < 0.5)
     rate = dice.choice([0.05, 0.3, 0.9])
     alive, texts, scores = {}, {}, {}
     arrivals = 0
@@ -63,7 +63,7 @@ def test_every_request_ends_with_its_own_answer_and_no_block_is_lost(make_rig, a
                 victim = dice.choice(list(alive))
                 rig.engine.abort(victim)
                 # An abort may meet a refusal that has not been told yet.
-                if alive[victim].sequence:
+                if alive[victim].turn[1]:
                     del alive[victim]
         elif not rig.engine.has_work:
             break
@@ -77,7 +77,7 @@ def test_every_request_ends_with_its_own_answer_and_no_block_is_lost(make_rig, a
                 continue
             del alive[request.id]
             if output.finish_reason is FinishReason.ERROR:
-                assert request.sequence == 0 or request.id in rig.runner.broken, output.error
+                assert request.turn[1] == 0 or request.id in rig.runner.broken, output.error
             else:
                 limit = rig.scheduler.config.max_model_len
                 assert texts[request.id] == answer(request.prompt_token_ids, request.params, limit)

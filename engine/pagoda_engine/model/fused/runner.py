@@ -15,10 +15,11 @@ from pagoda_engine.kernels.cpu.step import Batch, Buffers, Shape, Weights, forwa
 from pagoda_engine.kernels.cpu.team import Team
 from pagoda_engine.kernels.cpu.work import Shared
 from pagoda_engine.model.fused.batch import BatchWriter
+from pagoda_engine.model.fused.lottery import Lottery
 from pagoda_engine.model.fused.parts import Decoder
 from pagoda_engine.model.fused.room import Limits, cache_places, make_batch, make_buffers
 from pagoda_engine.model.fused.takeover import shape_of, take_over
-from pagoda_engine.model.sampler import choose, plain
+from pagoda_engine.model.sampler import choose, unedited
 
 
 class FusedRunner:
@@ -38,6 +39,7 @@ class FusedRunner:
         buffers = make_buffers(shape, limits, threads)
         weights = take_over(decoder, cache_places(shape, limits.blocks))
         self._job = _Job(shape, weights, buffers, arrays)
+        self._lottery = Lottery(self._team, buffers, shape.vocabulary)
         self._best, self._best_values = buffers.best, buffers.best_values
         rows = buffers.logits.reshape(-1, buffers.logits_stride)[:, : shape.vocabulary]
         self._logits = torch.from_numpy(rows)
@@ -51,7 +53,13 @@ class FusedRunner:
         lasts = [end - 1 for end in ends]
         samples = [Sample(token) for token in self._best[lasts].tolist()]
         finite = np.isfinite(self._best_values[lasts]).tolist()
-        others = [at for at, work in enumerate(works) if not (plain(work) and finite[at])]
+        own = [at for at, work in enumerate(works) if unedited(work) and finite[at]]
+        drawn = [at for at in own if not works[at].request.params.greedy]
+        if drawn:
+            tokens = self._lottery.draw([lasts[at] for at in drawn], [works[at] for at in drawn])
+            for at, token in zip(drawn, tokens, strict=True):
+                samples[at] = Sample(token)
+        others = sorted(set(range(len(works))).difference(own))
         if others:
             rows = [row for at in others for row in range(ends[at] - len(works[at].rows), ends[at])]
             choice = choose(self._logits[rows], [works[at] for at in others])

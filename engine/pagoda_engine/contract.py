@@ -233,6 +233,9 @@ class EngineArgs:
     tensor_parallel_size: int = _flag(1, "GPUs (on a CPU, processes) that one replica is spread over")
     gpu_memory_utilization: float = _flag(0.9, "share of a GPU's memory that the engine may use")
     kv_cache_memory_bytes: int | None = _flag(None, "exact size of the KV cache; default: what is left")
+    kv_cache_dtype: str = _flag(
+        "auto", "data type of the KV cache; `auto` is the model's, fp8 is fp8_e4m3", choices=("auto", "fp8", "fp8_e4m3")
+    )
     block_size: int = _flag(16, "tokens in a KV block")
     max_num_seqs: int = _flag(64, "requests that run at once; more wait")
     max_num_batched_tokens: int = _flag(2048, "tokens computed in one step")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +19,11 @@ from pagoda_engine.core.request import Request
 from pagoda_engine.core.scheduler import Scheduler, SchedulerConfig, Work
 from pagoda_engine.errors import ModelUnsupported, OutOfMemory
 from pagoda_engine.model import cache_size, rotary
-from pagoda_engine.model.attention import LayerCache
+from pagoda_engine.model.attention import KernelsForStep, LayerCache
 from pagoda_engine.model.checkpoint import Checkpoint, checkpoint_dtype, model_class
 from pagoda_engine.model.device import available_memory, cpu_threads, has_bfloat16, resolve_device
 from pagoda_engine.model.fusion import fused_runner
-from pagoda_engine.model.kv_cache import LayerShape, allocate
+from pagoda_engine.model.kv_cache import LayerShape, allocate, stored_as
 from pagoda_engine.model.loader import load
 from pagoda_engine.model.parallel.group import Group
 from pagoda_engine.model.parallel.ranks import Ranks
@@ -33,6 +34,7 @@ from pagoda_engine.model.torch_attention import TorchAttention
 from pagoda_engine.sampling_params import SamplingParams
 from pagoda_engine.source import resolve
 
+_WIDEST_HEAD: Final = 256  # features of a head in Triton's tiles
 _CPU_WARM_UP: Final = 64  # tokens: on a CPU, first calls cost no more with more of them
 
 OnProgress = Callable[[Progress], None]
@@ -119,7 +121,7 @@ def build_runner(args: EngineArgs, on_progress: OnProgress, group: Group) -> Bui
 
     on_progress(Progress(Stage.WARMING))
     limits = _limits(args, max_model_len)
-    shapes = probe(model, max_model_len)
+    shapes = stored_as(probe(model, max_model_len), args.kv_cache_dtype, device)
     blocks = cache_size.num_blocks(
         _cache_bytes(args, model, shapes, limits, group),
         args.block_size * sum(shape.bytes for shape in shapes),
@@ -128,7 +130,9 @@ def build_runner(args: EngineArgs, on_progress: OnProgress, group: Group) -> Bui
         limits.max_num_seqs,
     )
     blocks = group.least(blocks)
-    fused = fused_runner(model, limits, blocks, args.block_size) if group.size == 1 else None
+    # The fused runner's kernels know no other rank, and keep the cache in the type that they compute in.
+    common = group.size == 1 and args.kv_cache_dtype == "auto"
+    fused = fused_runner(model, limits, blocks, args.block_size) if common else None
     runner: Runner = fused or _runner(model, _allocate(shapes, blocks, args.block_size, device), args.block_size, group)
     del model
     _warm_up(runner, limits, args.block_size, device)
@@ -180,7 +184,20 @@ def _limits(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
 
 def _runner(model: PreTrainedModel, layers: tuple[LayerCache, ...], block_size: int, group: Group) -> ModelRunner:
     overlaps = model.device.type == "cuda"
-    return ModelRunner(model, layers, block_size, TorchAttention, overlaps=overlaps, group=group)
+    return ModelRunner(model, layers, block_size, _kernels(layers), overlaps=overlaps, group=group)
+
+
+def _kernels(layers: tuple[LayerCache, ...]) -> KernelsForStep:
+    """Triton's on a GPU, for heads of the sizes that they have tiles for; torch's otherwise."""
+    device = layers[0].keys.device
+    widest = max(part.shape[-1] for layer in layers for part in (layer.keys, layer.values))
+    if device.type != "cuda" or widest > _WIDEST_HEAD:
+        return TorchAttention
+    # Imported here, since Triton takes its time to load, and a CPU does without.
+    from pagoda_engine.kernels.triton.chip import Chip
+    from pagoda_engine.model.triton_attention import TritonAttention
+
+    return partial(TritonAttention, chip=Chip.of(device))
 
 
 def _allocate(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from pagoda_engine.errors import ModelUnsupported
 from pagoda_engine.model.attention import LayerCache
 
 
@@ -24,6 +25,21 @@ class LayerShape:
         return self.kv_heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
 
 
+def stored_as(shapes: tuple[LayerShape, ...], name: str, device: torch.device) -> tuple[LayerShape, ...]:
+    """The shapes as `--kv-cache-dtype` wants them stored: `auto` leaves them, fp8 halves 16-bit ones.
+
+    Raises ModelUnsupported on a GPU that does not convert from and to float8.
+    """
+    if name == "auto":
+        return shapes
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
+        raise ModelUnsupported(
+            f"--kv-cache-dtype {name}: {torch.cuda.get_device_name(device)} has no float8, which came with compute "
+            "capability 8.9 (Ada, Hopper); use --kv-cache-dtype auto"
+        )
+    return tuple(replace(shape, dtype=torch.float8_e4m3fn) for shape in shapes)
+
+
 def allocate(
     shapes: tuple[LayerShape, ...], num_blocks: int, block_size: int, device: torch.device
 ) -> tuple[LayerCache, ...]:
@@ -32,4 +48,11 @@ def allocate(
     def zeros(shape: LayerShape, dim: int) -> Tensor:
         return torch.zeros(num_blocks, block_size, shape.kv_heads, dim, dtype=shape.dtype, device=device)
 
-    return tuple(LayerCache(zeros(shape, shape.key_dim), zeros(shape, shape.value_dim)) for shape in shapes)
+    def scale(shape: LayerShape) -> Tensor | None:
+        # A float8 keeps three bits of any number up to 448, which keys and values are far below.
+        return torch.ones(shape.kv_heads, device=device) if shape.dtype == torch.float8_e4m3fn else None
+
+    return tuple(
+        LayerCache(zeros(shape, shape.key_dim), zeros(shape, shape.value_dim), scale(shape), scale(shape))
+        for shape in shapes
+    )

@@ -52,7 +52,7 @@ class TritonAttention:
             space = self._space(plan, heads, value_dim)
             decode(queries, layer, self._tables, plan, space, out, options, starts=self._starts)
         if self._prefills:
-            prefill(queries, layer, self._tables, self._starts, self._contexts, out, options, self._chip)
+            prefill(queries, layer, self._tables, self._starts, self._contexts, out, options)
         return out
 
     def _plan(self, kv_heads: int, window: int | None) -> DecodePlan:

@@ -7,29 +7,29 @@ handful of compiled kernels, and all of them are there before the first request.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A GPU: multiprocessors, and the bytes of shared memory that one program may use."""
+    """A GPU, as far as work is cut for it."""
 
     processors: int
-    shared_memory: int
 
     @classmethod
     def of(cls, device: torch.device) -> Chip:
         """The chip of a CUDA device."""
-        properties = torch.cuda.get_device_properties(device)
-        return cls(properties.multi_processor_count, properties.shared_memory_per_block_optin)
+        return cls(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """How one program works: `rows` of queries (a row is one head of one token), `tokens` of the cache at a time.
 
-    `stages` is the number of such turns whose loads are in flight.
+    Of the `stages` that the compiler puts a turn's loads in, each turn needs two: one for the block table's entries,
+    one for what they point to. So three have the next tile on its way while one is computed, and five the next two.
     """
 
     rows: int
@@ -41,38 +41,38 @@ class Tile:
 def decode_tile(group: int, dim: int, value_dim: int, itemsize: int) -> Tile:
     """The tile for one query a sequence, `group` query heads a KV head, and cache elements of `itemsize` bytes.
 
-    Memory is the limit here. The tensor cores take no fewer than 16 rows, and most are padding: that costs nothing
-    that is scarce. A stage is 32 KiB of keys and values (64 tokens of 128 bfloat16 features) and three are in flight,
-    so that two programs fit on a multiprocessor of an H100 and one on a chip with 99 KiB. An H200 needs about 32 KiB
-    in flight on each multiprocessor to keep its memory busy (4.8 TB/s for 0.8 us over 132 of them).
+    Memory is the limit here. An H200 must have about 32 KiB on the way to each multiprocessor (4.8 TB/s for 0.8 us,
+    over 132 of them): a tile of 16-bit keys and values takes that much, two are on their way, and registers and shared
+    memory let three programs share a multiprocessor. The tensor cores take no fewer than 16 rows, of which most are
+    padding: that costs nothing that is scarce. Float32 has no tensor cores, and more rows than 16 would spill.
     """
-    return Tile(rows=_power(group, 16, 64), tokens=_tokens(dim, value_dim, itemsize, 32 << 10), warps=4, stages=4)
+    full = itemsize == 4
+    tokens = _tokens(dim, value_dim, _ELEMENTS // 2 if full else _ELEMENTS)
+    return Tile(16 if full else _power(group, 16, 64), min(128, tokens), warps=4, stages=5)
 
 
-def prefill_tile(group: int, dim: int, value_dim: int, itemsize: int, shared_memory: int) -> Tile:
+def prefill_tile(group: int, dim: int, value_dim: int, itemsize: int) -> Tile:
     """The tile for many queries a sequence.
 
-    Here arithmetic is the limit. 128 rows are two of Hopper's warp groups (64 rows an instruction), eight warps keep
-    the accumulator at 64 registers a thread for 128 features; wider values get 64 rows, which keeps it there. Stages
-    are as many as fit beside the queries, three at the most: more did not help FlashAttention-2 either.
+    Arithmetic is the limit here. 128 rows and eight warps are two of Hopper's warp groups, each with the 64 rows of an
+    instruction; up to 128 features an accumulator takes 64 registers a thread. Wider ones get half the rows. More
+    tokens at a time would spill. In float32, without tensor cores, what is multiplied lies in registers.
     """
-    width = _power(max(dim, value_dim), 16)
-    if itemsize == 4:  # no tensor cores in full float32: what a thread multiplies lives in its registers
-        rows, budget = (32 if width <= 128 else 16), 16 << 10
+    wide = max(dim, value_dim) > 128
+    if itemsize == 4:
+        rows, tokens, warps = (16 if wide else 32), _tokens(dim, value_dim, _ELEMENTS // 4), 4
     else:
-        rows, budget = (128 if width <= 128 else 64), 32 << 10
-    rows = max(rows, _power(group, 16))
-    tokens = _tokens(dim, value_dim, itemsize, budget)
-    queries = rows * _power(dim, 16) * max(2, itemsize)
-    stage = tokens * (_power(dim, 16) + _power(value_dim, 16)) * itemsize
-    stages = max(1, min(3, (shared_memory - queries) // stage))
-    return Tile(rows, tokens, warps=4 if width <= 64 or itemsize == 4 else 8, stages=stages)
+        rows, tokens, warps = (64 if wide else 128), _tokens(dim, value_dim, _ELEMENTS), 8
+    return Tile(max(rows, _power(group, 16)), min(64, tokens), warps, stages=3)
 
 
-def _tokens(dim: int, value_dim: int, itemsize: int, budget: int) -> int:
-    """Tokens whose keys and values take `budget` bytes of shared memory, in which rows are padded to powers of two."""
-    fitting = budget // ((_power(dim, 16) + _power(value_dim, 16)) * itemsize)
-    return min(128, max(16, 1 << (fitting.bit_length() - 1)))
+_ELEMENTS: Final = 16 << 10  # of keys and values in a tile
+
+
+def _tokens(dim: int, value_dim: int, elements: int) -> int:
+    """The power of two of tokens with up to so many elements of keys and values, padded as they are; at least 16."""
+    fitting = elements // (_power(dim, 16) + _power(value_dim, 16))
+    return max(16, 1 << fitting.bit_length() >> 1)
 
 
 def _power(value: int, least: int, most: int | None = None) -> int:

@@ -85,7 +85,7 @@ def decode(
         *layer.keys.stride()[:3], *layer.values.stride()[:3], space.sums.stride(0), space.sums.stride(1),
         BLOCK=block, GROUP=group, PARTS=parts, DIM=dim, VALUE_DIM=value_dim, ROWS=tile.rows, TOKENS=tile.tokens,
         COLUMNS=triton.next_power_of_2(max(16, dim)), VALUE_COLUMNS=triton.next_power_of_2(max(16, value_dim)),
-        num_warps=tile.warps, num_stages=tile.stages,
+        num_warps=tile.warps, num_stages=tile.stages, enable_fp_fusion=True,
     )  # fmt: skip
 
 
@@ -171,17 +171,17 @@ def _decode(
         first = tl.load(plan + 3 * items + item)
         top = tl.full([ROWS], float("-inf"), tl.float32)
         for other in range(first, first + count):
-            at = other * heads + head
-            top = tl.maximum(top, tl.load(partial_tops + at, mask=real, other=0.0, cache_modifier=".cg"))
+            place = other * heads + head
+            top = tl.maximum(top, tl.load(partial_tops + place, mask=real, other=0.0, cache_modifier=".cg"))
         sums = tl.zeros([ROWS, VALUE_COLUMNS], tl.float32)
         total = tl.zeros([ROWS], tl.float32)
         # No turn waits for another's loads, so that several are in flight.
         for other in tl.range(first, first + count, loop_unroll_factor=4):
-            at = other * heads + head
-            kept = tl.exp2(tl.load(partial_tops + at, mask=real, other=0.0, cache_modifier=".cg") - top)
-            total += kept * tl.load(partial_totals + at, mask=real, other=0.0, cache_modifier=".cg")
-            place = partial_sums + tl.cast(other, tl.int64) * partial_item + partial
-            sums += kept[:, None] * tl.load(place, mask=written, other=0.0, cache_modifier=".cg")
+            place = other * heads + head
+            kept = tl.exp2(tl.load(partial_tops + place, mask=real, other=0.0, cache_modifier=".cg") - top)
+            total += kept * tl.load(partial_totals + place, mask=real, other=0.0, cache_modifier=".cg")
+            more = partial_sums + tl.cast(other, tl.int64) * partial_item + partial
+            sums += kept[:, None] * tl.load(more, mask=written, other=0.0, cache_modifier=".cg")
 
     result = finish(sums, top, total, sinks, head, real)
     if value_scale is not None:

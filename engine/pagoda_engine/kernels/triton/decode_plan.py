@@ -59,7 +59,7 @@ class DecodePlan:
         count = self.items.shape[1]
         _plan[(triton.cdiv(count, _ITEMS),)](
             self.items, contexts, starts, len(contexts), window, self.cuts, count,
-            LEAST=_LEAST_TOKENS, ITEMS=_ITEMS, SEQUENCES=_SEQUENCES, num_warps=4,
+            LEAST=_LEAST_TOKENS, ITEMS=_ITEMS, SEQUENCES=_SEQUENCES, num_warps=4, enable_fp_fusion=True,
         )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ def write_kv(layer: LayerCache, keys: Tensor, values: Tensor, slots: Tensor) -> 
         *layer.keys.stride()[:3], *layer.values.stride()[:3],
         BLOCK=block, HEADS=kv_heads, DIM=dim, VALUE_DIM=value_dim, ALL_HEADS=triton.next_power_of_2(kv_heads),
         COLUMNS=triton.next_power_of_2(dim), VALUE_COLUMNS=triton.next_power_of_2(value_dim), num_warps=4,
+        enable_fp_fusion=True,
     )  # fmt: skip
 
 

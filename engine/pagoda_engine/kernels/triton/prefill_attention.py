@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pagoda_engine.kernels.paged import AttentionOptions, LayerCache
-from pagoda_engine.kernels.triton.chip import Chip, prefill_tile
+from pagoda_engine.kernels.triton.chip import prefill_tile
 from pagoda_engine.kernels.triton.softmax import factors, finish, squashed, turn
 
 _SEQUENCES: Final = 128
@@ -36,7 +36,6 @@ def prefill(
     contexts: Tensor,
     out: Tensor,
     options: AttentionOptions,
-    chip: Chip,
 ) -> None:
     """Write the attention of `queries` [tokens, heads, dim] to `out` [tokens, heads, value_dim].
 
@@ -48,7 +47,7 @@ def prefill(
     value_dim = layer.values.shape[-1]
     tokens, heads, _ = queries.shape
     group = heads // kv_heads
-    tile = prefill_tile(group, dim, value_dim, layer.keys.itemsize, chip.shared_memory)
+    tile = prefill_tile(group, dim, value_dim, layer.keys.itemsize)
     chunk = tile.rows // group
     scale, squash = factors(options.scale, options.softcap)
     sequences = len(contexts)
@@ -60,6 +59,7 @@ def prefill(
         BLOCK=block, GROUP=group, DIM=dim, VALUE_DIM=value_dim, COLUMNS=triton.next_power_of_2(max(16, dim)),
         VALUE_COLUMNS=triton.next_power_of_2(max(16, value_dim)), ROWS=tile.rows, CHUNK=chunk, TOKENS=tile.tokens,
         SEQUENCES=_SEQUENCES, num_warps=tile.warps, num_stages=tile.stages,
+        enable_fp_fusion=True,
     )  # fmt: skip
 
 

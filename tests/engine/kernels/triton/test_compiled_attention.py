@@ -1,0 +1,91 @@
+"""The attention kernels compile for GPUs that are not there, and fit them.
+
+The interpreter checks neither types nor the least shapes of matrix products, and knows no registers. Triton brings its
+own assembler, so that all but running can be done here.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+import triton
+from tests.pairwise import pairwise
+
+# Shared memory that one program may use: A100, Ada, H100.
+SHARED = {80: 163 << 10, 89: 99 << 10, 90: 227 << 10}
+GRID = {
+    "capability": [90, 89, 80],
+    "dims": [(128, 128), (64, 64), (80, 80), (256, 256)],
+    "heads": [(8, 2), (4, 4), (64, 1)],
+    "types": [("bfloat16", "bfloat16"), ("bfloat16", "float8_e4m3fn"), ("float32", "float32")],
+    "window": [None, 128],
+    "softcap": [None, 30.0],
+    "sinks": [False, True],
+    "mixed": [False, True],
+}
+WHOLE = {
+    **GRID,
+    "dims": [*GRID["dims"], (96, 96), (192, 128)],
+    "heads": [*GRID["heads"], (14, 2)],
+    "types": [*GRID["types"], ("float16", "float16")],
+}
+SPILLED = {80: 128, 89: 128, 90: 0}  # bytes a thread; tiles are made for Hopper
+
+
+def spelled(case):
+    dtype, cache = case.pop("types")
+    return {**case, "dtype": dtype, "cache": cache}
+
+
+def possible(case):
+    return case["capability"] >= 89 or case["cache"] != "float8_e4m3fn"  # float8 came with Ada and Hopper
+
+
+def compiled(cases):
+    """Kernels of each case: [(case, kernel), ...]."""
+    if not (Path(triton.__file__).parent / "backends/nvidia/bin/ptxas").exists():
+        pytest.skip("this build of Triton brings no assembler for NVIDIA GPUs")
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    worker = Path(__file__).with_name("compile_launches.py")
+    done = subprocess.run(
+        [sys.executable, str(worker)], input=json.dumps(cases), capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [(case, kernel) for case, kernels in zip(cases, json.loads(done.stdout), strict=True) for kernel in kernels]
+
+
+def check(found):
+    for case, kernel in found:
+        assert kernel["shared"] <= SHARED[case["capability"]], (case, kernel)
+        if kernel["kernel"] in ("_decode", "_prefill") and case["dtype"] != "float32":
+            assert kernel["stack"] <= SPILLED[case["capability"]], (case, kernel)
+            assert kernel["wide_copies"], (case, kernel)
+            assert kernel["warp_group_products"] or kernel["warp_products"], (case, kernel)
+        if kernel["kernel"] == "_prefill" and case["capability"] == 90 and case["dtype"] != "float32":
+            assert kernel["warp_group_products"], (case, kernel)
+        if kernel["kernel"] == "_decode":
+            order = kernel["order"]
+            arrival = next(at for at, word in enumerate(order) if word.startswith("atom"))
+            assert "acq_rel" in order[arrival], (case, kernel)
+            assert "gpu" in order[arrival], (case, kernel)
+            before = order[:arrival]
+            last_store = max(at for at, word in enumerate(before) if word == "st.global")
+            assert "bar.sync" in before[last_store:], "partial results must be there before the arrival is counted"
+
+
+@pytest.mark.timeout(900)
+def test_attention_compiles_for_three_generations_into_the_registers_and_memory_they_have():
+    check(compiled([case for case in map(spelled, pairwise(**GRID)) if possible(case)]))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("dims", WHOLE["dims"])
+def test_the_whole_grid_compiles(dims):
+    parts = {**WHOLE, "dims": [dims]}
+    cases = [spelled(dict(zip(parts, values, strict=True))) for values in product(*parts.values())]
+    check(compiled([case for case in cases if possible(case)]))

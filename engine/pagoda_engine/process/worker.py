@@ -7,6 +7,7 @@ small.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -34,6 +35,7 @@ _PROGRESS_INTERVAL: Final = 0.1
 def main(argv: Sequence[str]) -> int:
     """Serve one engine over one socket; returns the process's exit code."""
     path, parent, *engine_argv = argv
+    gc.disable()  # a start makes half a million objects, and little of it is garbage
     logging.basicConfig(format="%(message)s")
     logging.getLogger("pagoda_engine").setLevel(logging.INFO)
     leave_signals_to_parent()
@@ -64,8 +66,16 @@ def _serve(args: EngineArgs, channel: Channel) -> None:
 
     card = read_model_card(args)
     core = build_engine(args, progress, ranks)
+    _keep_what_is_here()
     channel.send(_ready(card, core.info))
     EngineLoop(core, channel, card.eos_token_ids | core.info.eos_token_ids).run()
+
+
+def _keep_what_is_here() -> None:
+    """Let the collector pass over modules and model from now on: a search through them all would hold up a step."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _end_with_rank(death: PagodaError) -> None:

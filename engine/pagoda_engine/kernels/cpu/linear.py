@@ -6,6 +6,7 @@ from __future__ import annotations
 # Numba and llvmlite are untyped, and types inside a kernel are Numba's.
 from typing import Any, Final
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -39,12 +40,13 @@ def pack(weight: Tensor, target: NDArray[Any]) -> None:
     outputs, depth = weight.shape
     pair = 2 if weight.dtype == torch.bfloat16 else 1
     whole = outputs // LANES * LANES
-    panels = target.reshape(-1, depth // pair, LANES, pair)
-    source = elements(weight.contiguous()).reshape(outputs, depth // pair, pair)
-    panels[: whole // LANES] = source[:whole].reshape(-1, LANES, depth // pair, pair).swapaxes(1, 2)
+    # Words of four bytes, one float32 or a pair, moved by torch: it transposes in all threads, and numpy in one.
+    panels = torch.from_numpy(target.view(np.int32)).view(-1, depth // pair, LANES)
+    source = weight.detach().contiguous().view(torch.int32)
+    panels[: whole // LANES] = source[:whole].view(-1, LANES, depth // pair).transpose(1, 2)
     if whole < outputs:
         panels[-1] = 0
-        panels[-1, :, : outputs - whole] = source[whole:].swapaxes(0, 1)
+        panels[-1, :, : outputs - whole] = source[whole:].T
 
 
 @kernel

@@ -26,7 +26,8 @@ Pieces = Mapping[str, Piece]
 
 _KEY_VALUE: Final = ("k_proj", "v_proj")
 _FUSED: Final = ("qkv_proj", "query_key_value", "c_attn")
-_NOTHING_TO_DO: Final = ("replicated_with_grad_allreduce", "replicate")
+# What matters to gradients only, and what says that a module's own parameters are local, as all are here.
+_NOTHING_TO_DO: Final = ("replicated_with_grad_allreduce", "replicate", "mla_kv_a_proj", "local_params")
 _HEAD_COUNTS: Final = ("num_heads", "num_attention_heads")
 _KV_HEAD_COUNT: Final = "num_key_value_heads"
 
@@ -141,15 +142,15 @@ class _Splitter:
         module.register_forward_hook(lambda _module, _args, output: self._group.all_reduce(output))
 
     def _split_parameter(self, name: str, parameter: nn.Parameter, style: str) -> None:
-        """A parameter with a style of its own: experts' matrices, [experts, out, in]."""
+        """A parameter with a style of its own: experts' matrices [experts, out, in], attention's sinks [heads]."""
         module_name, _, own = name.rpartition(".")
         module = self._model.get_submodule(module_name)
-        if style == "packed_colwise":  # gate and up, one after the other
-            half = parameter.shape[-2] // 2
+        dim = -1 if style.endswith("rowwise") or parameter.dim() == 1 else -2
+        if style in ("packed_colwise", "packed_rowwise"):  # gate and up, one after the other
+            half = parameter.shape[dim] // 2
             start, stop = self._share(half)
-            self._set(module_name, module, own, Piece.of(-2, (start, stop), (half + start, half + stop)))
-        elif style in ("rowwise", "colwise") and parameter.dim() == 3:
-            dim = -1 if style == "rowwise" else -2
+            self._set(module_name, module, own, Piece.of(dim, (start, stop), (half + start, half + stop)))
+        elif style in ("rowwise", "colwise"):
             self._set(module_name, module, own, Piece.of(dim, self._share(parameter.shape[dim])))
         elif style not in _NOTHING_TO_DO:
             raise self._refused(f"its plan has {name} in the style {style!r}, which is not known here")

@@ -41,7 +41,7 @@ SCRATCH_DIR: Final = "/tmp"
 
 
 class Metric(StrEnum):
-    """Names under `/metrics`, as vLLM writes them (counters get `_total` in the text format)."""
+    """Names under `/metrics`, as vLLM writes them where it has them (counters get `_total` in the text format)."""
 
     WAITING = "vllm:num_requests_waiting"
     RUNNING = "vllm:num_requests_running"
@@ -50,6 +50,7 @@ class Metric(StrEnum):
     PREEMPTIONS = "vllm:num_preemptions"
     PREFIX_QUERIES = "vllm:prefix_cache_queries"
     PREFIX_HITS = "vllm:prefix_cache_hits"
+    LATE_COMPILES = "pagoda:compiles_after_ready"
     PROMPT_TOKENS = "vllm:prompt_tokens"
     GENERATION_TOKENS = "vllm:generation_tokens"
     TTFT = "vllm:time_to_first_token_seconds"

@@ -46,8 +46,8 @@ def test_an_unknown_table_is_an_error(tables):
 
 
 def test_metrics_of_the_contract_are_what_a_server_exposes(tables):
-    """The operator's scalers and scraper read names of the contract; a server exposes these and no other of vLLM's."""
-    exposed = {name.removesuffix("_total") for name in re.findall(r"`(vllm:\w+)`", tables.engine_metrics())}
+    """The operator's scalers and scraper read names of the contract; a server exposes these and no others."""
+    exposed = {name.removesuffix("_total") for name in re.findall(r"`((?:vllm|pagoda):\w+)`", tables.engine_metrics())}
     assert exposed == {metric.value for metric in Metric}
 
 

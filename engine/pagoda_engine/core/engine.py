@@ -8,7 +8,7 @@ request is thrown away when it is read; nobody outside sees a difference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
@@ -45,7 +45,8 @@ class EngineStats:
     """The engine's state between two steps.
 
     `kv_usage` is 0 to 1. Counted from the start: `preemptions`, and of the prompt tokens of started requests those that
-    were looked for in the prefix cache (`prefix_queries`) and found there (`prefix_hits`).
+    were looked for in the prefix cache (`prefix_queries`) and found there (`prefix_hits`). `late_compiles` are kernels
+    that were compiled after the engine was ready. Each is a stall: there should be none.
     """
 
     running: int
@@ -56,6 +57,7 @@ class EngineStats:
     preemptions: int
     prefix_queries: int
     prefix_hits: int
+    late_compiles: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +124,20 @@ class Computed:
 class EngineCore:
     """Requests in, outputs out, one step at a time. Not thread-safe: one thread adds, aborts and steps."""
 
-    def __init__(self, scheduler: Scheduler, runner: Runner, info: EngineInfo, seed: int = 0) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        info: EngineInfo,
+        seed: int = 0,
+        *,
+        late_compiles: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.info = info
         self._scheduler = scheduler
         self._runner = runner
         self._seed = seed
+        self._late_compiles = late_compiles
         self._seeds_given = 0
         self._requests: dict[str, Request] = {}
         self._refused: list[RequestOutput] = []
@@ -187,6 +198,7 @@ class EngineCore:
             preemptions=self._scheduler.preemptions,
             prefix_queries=self._scheduler.tables.queries,
             prefix_hits=self._scheduler.tables.hits,
+            late_compiles=self._late_compiles(),
         )
 
     def check_integrity(self) -> None:

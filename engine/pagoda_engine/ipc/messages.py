@@ -86,6 +86,7 @@ class Stepped:
     preemptions: int
     prefix_queries: int
     prefix_hits: int
+    late_compiles: int
 
 
 @dataclass(frozen=True, slots=True)

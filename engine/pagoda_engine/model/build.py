@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -19,7 +18,7 @@ from pagoda_engine.core.request import Request
 from pagoda_engine.core.scheduler import Scheduler, SchedulerConfig, Work
 from pagoda_engine.errors import ModelUnsupported, OutOfMemory
 from pagoda_engine.model import cache_size, rotary
-from pagoda_engine.model.attention import KernelsForStep, LayerCache
+from pagoda_engine.model.attention import LayerCache
 from pagoda_engine.model.checkpoint import Checkpoint, checkpoint_dtype, model_class
 from pagoda_engine.model.device import available_memory, cpu_threads, has_bfloat16, resolve_device
 from pagoda_engine.model.fusion import fused_runner
@@ -34,7 +33,9 @@ from pagoda_engine.model.torch_attention import TorchAttention
 from pagoda_engine.sampling_params import SamplingParams
 from pagoda_engine.source import resolve
 
-_WIDEST_HEAD: Final = 256  # features of a head in Triton's tiles
+if TYPE_CHECKING:
+    from pagoda_engine.model.gpu.start import CudaRunners
+
 _CPU_WARM_UP: Final = 64  # tokens: on a CPU, first calls cost no more with more of them
 
 OnProgress = Callable[[Progress], None]
@@ -47,6 +48,7 @@ class Built:
     runner: Runner
     limits: SchedulerConfig
     info: EngineInfo
+    late_compiles: Callable[[], int]
 
     @property
     def plain(self) -> ModelRunner:
@@ -70,7 +72,8 @@ def build_engine(args: EngineArgs, on_progress: OnProgress, ranks: Ranks | None 
         ranks = ranks or Ranks(args)
         built, runner = _build_on_all(args, on_progress, ranks)
     blocks = BlockPool(built.info.num_blocks, built.info.block_size)
-    engine = EngineCore(Scheduler(built.limits, blocks), runner, built.info, args.seed)
+    scheduler = Scheduler(built.limits, blocks)
+    engine = EngineCore(scheduler, runner, built.info, args.seed, late_compiles=built.late_compiles)
     on_progress(Progress(Stage.READY))
     return engine
 
@@ -122,8 +125,9 @@ def build_runner(args: EngineArgs, on_progress: OnProgress, group: Group) -> Bui
     on_progress(Progress(Stage.WARMING))
     limits = _limits(args, max_model_len)
     shapes = stored_as(probe(model, max_model_len), args.kv_cache_dtype, device)
+    cuda = _cuda_runners(model, limits, args.block_size, group) if device.type == "cuda" else None
     blocks = cache_size.num_blocks(
-        _cache_bytes(args, model, shapes, limits, group),
+        _cache_bytes(args, device, shapes, cuda, group.size),
         args.block_size * sum(shape.bytes for shape in shapes),
         args.block_size,
         max_model_len,
@@ -133,9 +137,13 @@ def build_runner(args: EngineArgs, on_progress: OnProgress, group: Group) -> Bui
     # The fused runner's kernels know no other rank, and keep the cache in the type that they compute in.
     common = group.size == 1 and args.kv_cache_dtype == "auto"
     fused = fused_runner(model, limits, blocks, args.block_size) if common else None
-    runner: Runner = fused or _runner(model, _allocate(shapes, blocks, args.block_size, device), args.block_size, group)
+    if cuda:
+        runner = cuda.make(_allocate(shapes, blocks, args.block_size, device))
+        cuda.warm_up(runner)
+    else:
+        runner = fused or _runner(model, _allocate(shapes, blocks, args.block_size, device), args.block_size, group)
+        _warm_up(runner, limits, args.block_size)
     del model
-    _warm_up(runner, limits, args.block_size, device)
     info = EngineInfo(
         max_model_len=max_model_len,
         vocab_size=config.vocab_size,
@@ -143,7 +151,7 @@ def build_runner(args: EngineArgs, on_progress: OnProgress, group: Group) -> Bui
         num_blocks=blocks,
         block_size=args.block_size,
     )
-    return Built(runner, limits, info)
+    return Built(runner, limits, info, cuda.late_compiles if cuda else lambda: 0)
 
 
 def _max_model_len(args: EngineArgs, config: PreTrainedConfig) -> int:
@@ -183,21 +191,13 @@ def _limits(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
 
 
 def _runner(model: PreTrainedModel, layers: tuple[LayerCache, ...], block_size: int, group: Group) -> ModelRunner:
-    overlaps = model.device.type == "cuda"
-    return ModelRunner(model, layers, block_size, _kernels(layers), overlaps=overlaps, group=group)
+    return ModelRunner(model, layers, block_size, TorchAttention, overlaps=False, group=group)
 
 
-def _kernels(layers: tuple[LayerCache, ...]) -> KernelsForStep:
-    """Triton's on a GPU, for heads of the sizes that they have tiles for; torch's otherwise."""
-    device = layers[0].keys.device
-    widest = max(part.shape[-1] for layer in layers for part in (layer.keys, layer.values))
-    if device.type != "cuda" or widest > _WIDEST_HEAD:
-        return TorchAttention
-    # Imported here, since Triton takes its time to load, and a CPU does without.
-    from pagoda_engine.kernels.triton.chip import Chip
-    from pagoda_engine.model.triton_attention import TritonAttention
+def _cuda_runners(model: PreTrainedModel, limits: SchedulerConfig, block_size: int, group: Group) -> CudaRunners:
+    from pagoda_engine.model.gpu.start import CudaRunners  # with Triton, which not every machine has
 
-    return partial(TritonAttention, chip=Chip.of(device))
+    return CudaRunners(model, limits, block_size, group)
 
 
 def _allocate(
@@ -213,41 +213,27 @@ def _allocate(
 
 
 def _cache_bytes(
-    args: EngineArgs, model: PreTrainedModel, shapes: tuple[LayerShape, ...], limits: SchedulerConfig, group: Group
+    args: EngineArgs, device: torch.device, shapes: tuple[LayerShape, ...], cuda: CudaRunners | None, ranks: int
 ) -> int:
     """Bytes for this rank's cache: the asked ones, or what the device can spare."""
     if args.kv_cache_memory_bytes is not None:
         return args.kv_cache_memory_bytes
-    device = model.device
-    if device.type == "cpu":
-        return cache_size.cpu_cache_bytes(available_memory() // group.size)
-    # The largest step on a cache just large enough for it shows the most memory that computing takes.
-    torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info(device)
-    others = total - free - torch.cuda.memory_reserved(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    blocks = -(-limits.max_num_batched_tokens // args.block_size) + limits.max_num_seqs
-    layers = _allocate(shapes, blocks, args.block_size, device)
-    _warm_up(_runner(model, layers, args.block_size, group), limits, args.block_size, device)
-    peak = torch.cuda.max_memory_reserved(device) - blocks * args.block_size * sum(shape.bytes for shape in shapes)
-    del layers
-    torch.cuda.empty_cache()
-    return cache_size.gpu_cache_bytes(total, args.gpu_memory_utilization, others, peak)
+    if cuda is None:
+        return cache_size.cpu_cache_bytes(available_memory() // ranks)
+    return cuda.spare_bytes(
+        args.gpu_memory_utilization, lambda blocks: _allocate(shapes, blocks, args.block_size, device)
+    )
 
 
-def _warm_up(runner: Runner, limits: SchedulerConfig, block_size: int, device: torch.device) -> None:
-    """Run the largest prompt and the widest decoding batch, so that no request pays for what happens only once.
+def _warm_up(runner: Runner, limits: SchedulerConfig, block_size: int) -> None:
+    """Run a short prompt and a single sequence on the CPU, so that no request pays for what happens only once.
 
-    On a CPU that is little, so a short prompt and a single sequence do. The works write to real blocks that nobody
-    holds yet, and whose contents nobody will read.
+    The works write to real blocks that nobody holds yet, and whose contents nobody will read.
     """
-    on_cpu = device.type == "cpu"
-    budget = limits.max_num_batched_tokens
-    length = min(_CPU_WARM_UP if on_cpu else budget, budget, limits.max_model_len)
+    length = min(_CPU_WARM_UP, limits.max_num_batched_tokens, limits.max_model_len)
     prompt = _rehearsal(length, list(range(-(-length // block_size))))
     runner.launch([Work(prompt, 0, length, samples=True)]).samples()
-    width = 1 if on_cpu else limits.max_num_seqs
-    runner.launch([Work(_rehearsal(1, [0]), 0, 1, samples=True) for _ in range(width)]).samples()
+    runner.launch([Work(_rehearsal(1, [0]), 0, 1, samples=True)]).samples()
 
 
 def _rehearsal(length: int, blocks: list[int]) -> Request:

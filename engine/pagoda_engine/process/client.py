@@ -96,7 +96,7 @@ class EngineClient:
         self.progress = Progress(Stage.STARTING)
         self.ready: Ready | None = None
         self.death: Death | None = None
-        self.latest = Stepped([], 0, 0, 0, 0, 0.0, 0, 0, 0)
+        self.latest = Stepped([], 0, 0, 0, 0, 0.0, 0, 0, 0, 0)
         self._observer = observer
         self._step_seconds = step_seconds
         self._clock = clock

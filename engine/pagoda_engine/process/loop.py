@@ -82,6 +82,7 @@ class EngineLoop:
             preemptions=stats.preemptions,
             prefix_queries=stats.prefix_queries,
             prefix_hits=stats.prefix_hits,
+            late_compiles=stats.late_compiles,
         )
 
 

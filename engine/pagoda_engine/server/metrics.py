@@ -134,6 +134,9 @@ class _EngineCounters(Collector):
             self._family(Metric.PREEMPTIONS, "Requests set back to make room for others.", latest.preemptions),
             self._family(Metric.PREFIX_QUERIES, "Prompt tokens looked for in the prefix cache.", latest.prefix_queries),
             self._family(Metric.PREFIX_HITS, "Prompt tokens found in the prefix cache.", latest.prefix_hits),
+            self._family(
+                Metric.LATE_COMPILES, "GPU kernels compiled after the engine was ready.", latest.late_compiles
+            ),
         ]
 
     def _family(self, name: Metric, text: str, value: int) -> CounterMetricFamily:

@@ -33,14 +33,14 @@ MESSAGES = [
     Failed(14, "the KV cache does not fit; lower --max-model-len"),
     Stepped(
         [Output("a-0", [1, 2], None, None, None, 0.25), Output("b-0", [], "stop", None, 7, None)],
-        *(3, 1, 2, 0, 0.5, 9, 8, 7),
+        *(3, 1, 2, 0, 0.5, 9, 8, 7, 1),
     ),
     Stepped(
         [
             Output("a", [1], None, None, None, None, [Logprobs(1, -0.5, 2, [7, 1], [-0.25, -0.5])]),
             Output("b", [2], None, None, None, 0.5, [], [Logprobs(3, float("-inf"), 9, [], [])] * 2),
         ],
-        *(0, 0, 2, 0, 0.5, 0, 0, 0),
+        *(0, 0, 2, 0, 0.5, 0, 0, 0, 0),
     ),
     Commands([Submit("a-0", [5, 6, 7], {"temperature": 0.0, "stop_token_ids": []}, 12.5, -1, "salt")], ["b-0"]),
     Commands([], []),

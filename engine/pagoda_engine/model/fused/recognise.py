@@ -108,8 +108,8 @@ class _Trace:
     @classmethod
     def of(cls, model: PreTrainedModel, modules: list[nn.Module], max_model_len: int) -> _Trace:
         vocabulary = model.get_input_embeddings().weight.shape[0]
-        ids = torch.arange(_TOKENS) * 7919 % vocabulary
-        positions = torch.linspace(0, max_model_len - 1, _TOKENS).long()
+        ids = torch.arange(_TOKENS, device=model.device) * 7919 % vocabulary
+        positions = torch.linspace(0, max_model_len - 1, _TOKENS).long().to(model.device)
         keywords: dict[int, dict[str, Any]] = {}
         hidden: list[Tensor] = []
         step = _PlainStep()
@@ -187,7 +187,7 @@ def _proved(guess: Layer, module: nn.Module, trace: _Trace, index: int, cos: Ten
     """The guess, or the one without rotary embedding, if it computes what the module does."""
     generator = torch.Generator().manual_seed(index)
     # Small, so that what the layer adds is not lost beside what it was given.
-    hidden = torch.randn(_TOKENS, guess.query.in_features, generator=generator) * 0.1
+    hidden = (torch.randn(_TOKENS, guess.query.in_features, generator=generator) * 0.1).to(cos.device)
     cos, sin = cos[trace.positions], sin[trace.positions]
     exact = module if next(module.parameters()).dtype == torch.float32 else copy.deepcopy(module).float()
     keywords = {key: _in_float32(value, cos, sin) for key, value in trace.keywords[index].items()}
@@ -211,8 +211,10 @@ def _angles(model: PreTrainedModel, modules: list[nn.Module], count: int) -> tup
     """Cosines and sines of all positions, float32 [positions, pairs], from the model's one rotary embedding."""
     inside = {id(part) for module in modules for part in module.modules()}
     rotary = _only([m for m in _with_frequencies(model) if id(m) not in inside], "rotary embedding")
+    device = model.device
     try:
-        cos, sin = rotary(torch.zeros(1, 1, dtype=torch.float32), torch.arange(count)[None])
+        some = torch.zeros(1, 1, dtype=torch.float32, device=device)
+        cos, sin = rotary(some, torch.arange(count, device=device)[None])
     except (TypeError, ValueError) as error:
         raise NotRecognised(f"its rotary embedding is of a special kind ({error})") from error
     half = cos.shape[-1] // 2

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class CompiledKernel:
     spilled: int
     shared: int
     ptx: str
+
+
+@pytest.fixture(autouse=True)
+def _on_the_gpu_if_there_is_one() -> Iterator[None]:
+    """Tensors are made on the GPU where kernels are compiled, on the CPU where they are interpreted."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    torch.set_default_device("cpu" if interpreted else "cuda")
+    yield
+    torch.set_default_device("cpu")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 QUESTION ?= What is the capital of France?
 
-.PHONY: help setup demo test test-full e2e check bench format lint types imports lock crd docs image chart clean
+.PHONY: help setup demo test test-full e2e check bench gpu-check format lint types imports lock crd docs image chart clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ e2e: $(STAMP) ## Scenarios on a real control plane, built once into the user's c
 
 bench: $(STAMP) ## This engine beside transformers' generate, on this machine (QUICK=1 for a first look)
 	$(BIN)/python -m bench.compare $(if $(QUICK),--quick)
+
+gpu-check: ## Prove every kernel on this machine's GPU, and print how near its limits the engine comes
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu_check
 
 check: lint types imports test ## All that CI runs, except e2e
 

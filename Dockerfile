@@ -72,6 +72,8 @@ COPY --from=engine-dependencies /opt/pagoda /opt/pagoda
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     python3 -m pip --python /opt/pagoda/bin/python install --no-cache-dir --no-deps --no-index /dist/*.whl \
     && /opt/pagoda/bin/pagoda serve --help >/dev/null
+# The CPU's kernels, for every kind of x86-64 processor that the image may meet; a pod copies them to its volume.
+RUN case "$(uname -m)" in x86_64) /opt/pagoda/bin/python -m pagoda_engine.model.fused.precompile ;; esac
 # Compiled kernels (Triton, Numba, Inductor) go below HOME and XDG_CACHE_HOME, a writable volume of the pod. LOGNAME is
 # asked for where the pod's user is not in /etc/passwd.
 ENV PATH=/opt/pagoda/bin:$PATH \

@@ -134,9 +134,12 @@ def build_runner(args: EngineArgs, on_progress: OnProgress, group: Group) -> Bui
         limits.max_num_seqs,
     )
     blocks = group.least(blocks)
+    fused = None
     # The fused runner's kernels know no other rank, and keep the cache in the type that they compute in.
-    common = group.size == 1 and args.kv_cache_dtype == "auto"
-    fused = fused_runner(model, limits, blocks, args.block_size) if common else None
+    if group.size == 1 and args.kv_cache_dtype == "auto":
+        fused = fused_runner(
+            model, limits, blocks, args.block_size, lambda text: on_progress(Progress(Stage.WARMING, message=text))
+        )
     if cuda:
         runner = cuda.make(_allocate(shapes, blocks, args.block_size, device))
         cuda.warm_up(runner)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -22,14 +22,23 @@ _DTYPES: Final = (torch.bfloat16, torch.float32)
 
 
 def fused_runner(
-    model: PreTrainedModel, limits: SchedulerConfig, num_blocks: int, block_size: int
+    model: PreTrainedModel,
+    limits: SchedulerConfig,
+    num_blocks: int,
+    block_size: int,
+    on_compile: Callable[[str], None],
 ) -> FusedRunner | None:
-    """A runner that has taken the model's weights over, or None: then the model is as it was."""
+    """A runner that has taken the model's weights over, or None: then the model is as it was.
+
+    `on_compile` hears how far kernels are compiled, if they must be.
+    """
     if model.device.type != "cpu":
         return None
     if reason := _obstacle(model, block_size):
         _LOG.warning("the model runs on transformers' own layers, which is slower on this CPU: %s", reason)
         return None
+    from pagoda_engine.kernels.cpu.jit import hearing
+    from pagoda_engine.kernels.cpu.step import KERNELS
     from pagoda_engine.model.fused.recognise import NotRecognised, recognise
     from pagoda_engine.model.fused.room import Limits
     from pagoda_engine.model.fused.runner import FusedRunner
@@ -49,6 +58,8 @@ def fused_runner(
     )
     runner = FusedRunner(decoder, room, cpu_threads())
     _give_memory_back()
+    with hearing(lambda number: on_compile(f"compiling kernels {number}/{KERNELS}, this once")):
+        runner.prepare()
     return runner
 
 
@@ -64,6 +75,10 @@ def _obstacle(model: PreTrainedModel, block_size: int) -> str | None:
         return f"--block-size is {block_size}, and the kernels work on blocks of {_BLOCK}"
     if model.dtype not in _DTYPES:
         return f"--dtype is {str(model.dtype).removeprefix('torch.')}, and the kernels compute bfloat16 and float32"
-    if importlib.util.find_spec("numba") is None:
-        return "Numba is not installed; install the project's extra `engine`"
+    try:
+        from pagoda_engine.kernels.cpu.target import best
+    except ImportError as error:
+        return f"Numba can't be imported ({error}); install the project's extra `engine`"
+    if best() is None:
+        return "the kernels are for x86-64 with AVX2 and FMA, which this processor does not have"
     return None

@@ -98,3 +98,21 @@ def test_offline_generation_gives_text_and_obeys_stop_strings(path, tokenizer, p
     # After a stop string nothing of the request is left.
     again = llm.generate([prompts[1]], greedy, use_tqdm=False)
     assert again[0].token_ids == expected[1]
+
+
+def test_bfloat16_chooses_what_float32_finds_likeliest_or_as_good_as_likeliest(path, build, generate, prompts):
+    """Logits near 16 are 0.125 apart in bfloat16. A token may be chosen that is no further behind, and few are."""
+    params = SamplingParams(temperature=0, max_tokens=TOKENS)
+    engine = build(path, dtype="bfloat16", max_model_len=512, kv_cache_memory_bytes=256 << 20)
+    found = generate(engine, prompts, params)
+    assert [generate(engine, [prompt], params)[0] for prompt in prompts[:5]] == found[:5], "alone as in a batch"
+    model = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+    ).eval()
+    behind = []
+    for prompt, text in zip(prompts, found, strict=True):
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt + text])).logits[0, len(prompt) - 1 : -1]
+        behind += (logits.amax(-1) - logits[torch.arange(len(text)), text]).tolist()
+    assert max(behind) <= 0.125
+    assert sum(gap > 0 for gap in behind) < 0.05 * len(behind)

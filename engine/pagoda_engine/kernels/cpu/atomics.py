@@ -10,7 +10,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pagoda_engine.kernels.cpu.lanes import pointer
-from pagoda_engine.kernels.cpu.target import is_x86
 
 # ruff: noqa: ANN001, ANN201, ANN202, ARG001 - Numba fixes the signatures of intrinsics
 
@@ -52,9 +51,8 @@ def pause(typing_context):
     """Tell the core that this thread spins."""
 
     def codegen(context, builder, signature, args):
-        if is_x86(context):
-            kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
         return context.get_dummy_value()
 
     return types.void(), codegen

@@ -6,7 +6,7 @@ them and of what compiles them. The target (`target`) is in Numba's own keys.
 
 from __future__ import annotations
 
-# mypy: disable-error-code="import-untyped, misc, no-untyped-call"
+# mypy: disable-error-code="import-untyped, misc, no-untyped-call, no-any-unimported"
 # Numba and llvmlite are untyped.
 import hashlib
 import os
@@ -104,6 +104,11 @@ def loose_kernel(function: _Kernel) -> _Kernel:
     return _compiled(function, True)
 
 
+def prepare(function: Callable[..., Any], *args: Any) -> None:
+    """Load the machine code of a kernel for such arguments, or make it; the kernel is not run."""
+    function.compile(tuple(map(numba.typeof, args)))  # type: ignore[attr-defined]
+
+
 @contextmanager
 def hearing(tell: Callable[[int], None]) -> Iterator[None]:
     """In this context, `tell(n)` is called before the n-th kernel that is compiled because no code of it was found."""
@@ -116,12 +121,13 @@ class _Counter(event.Listener):
         self._tell = tell
         self._count = 0
 
-    def on_start(self, _event: event.Event) -> None:
-        self._count += 1
-        self._tell(self._count)
+    def on_start(self, compiling: event.Event) -> None:
+        if compiling.data["dispatcher"].py_func.__module__.startswith(__name__.rpartition(".")[0]):
+            self._count += 1
+            self._tell(self._count)
 
-    def on_end(self, _event: event.Event) -> None:
-        """A kernel that others are made of ends after them: the count of those begun is all there is to tell."""
+    def on_end(self, _compiling: event.Event) -> None:
+        """Of no interest: a kernel that is made of others ends after them."""
 
 
 def _compiled(function: _Kernel, fast: set[str] | bool) -> _Kernel:

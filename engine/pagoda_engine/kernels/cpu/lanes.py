@@ -1,7 +1,7 @@
 """Sixteen lanes of float32: the pieces of LLVM vector code that kernels are made of.
 
 Numba vectorises a loop only where LLVM proves it safe, and keeps no array in registers. So the inner loops say their
-vector code outright; LLVM fits sixteen lanes to the machine (one AVX-512 register, two of AVX2, four of NEON).
+vector code outright; LLVM fits sixteen lanes to the machine (one AVX-512 register, or two of AVX2).
 
 Elements are float32, or bfloat16 held as uint16. Of bfloat16 a lane holds a *pair*, two neighbours of the reduced
 dimension, which is what a dot instruction reads; without the instruction a pair is two shifts away from float32.
@@ -197,7 +197,7 @@ def put(typing_context, array, at, value):  # noqa: ANN001, ANN201, ARG001
 
 @intrinsic
 def has_many_registers(typing_context):  # noqa: ANN001, ANN201, ARG001
-    """Whether there are 32 registers of sixteen lanes: of 16 that hold eight, or 32 that hold four, few are sixteen."""
+    """Whether there are 32 registers of sixteen lanes, and not sixteen registers of eight."""
 
     def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202, ARG001
         return context.get_constant(types.boolean, has(context, "avx512f"))

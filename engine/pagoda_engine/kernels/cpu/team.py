@@ -43,6 +43,11 @@ class Team:
             ).start()
         self.close = weakref.finalize(self, _dismiss, self._desk, size)
 
+    @property
+    def words(self) -> Shared:
+        """What jobs are given."""
+        return self._desk.words
+
     def run(self, job: Job) -> None:
         """Run the job on all threads that come in time; returns when it is done and all have left it."""
         desk = self._desk

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagoda_engine.kernels.cpu.atomics import fetch_add, pause, publish, read, yield_core
-from pagoda_engine.kernels.cpu.jit import kernel
+from pagoda_engine.kernels.cpu.jit import kernel, prepare
 
 Shared = NDArray[np.int64]
 """A gate, and for each phase two counters, of pieces taken and pieces done, in a cache line of their own."""
@@ -84,6 +84,12 @@ def close_step(words: Shared) -> None:
     inside = fetch_add(words, _GATE, _CLOSED)
     while read(words, _LEFT) < inside:
         yield_core()
+
+
+def prepare_gates(words: Shared) -> None:
+    """Load the machine code of what lets threads in and out, or make it."""
+    for gate in (_open, enter, leave, close_step):
+        prepare(gate, words)
 
 
 @kernel

@@ -11,9 +11,10 @@ import torch
 
 from pagoda_engine.core.engine import Computed, Sample
 from pagoda_engine.core.scheduler import Work
+from pagoda_engine.kernels.cpu.jit import prepare
 from pagoda_engine.kernels.cpu.step import Batch, Buffers, Shape, Weights, forward, phases
 from pagoda_engine.kernels.cpu.team import Team
-from pagoda_engine.kernels.cpu.work import Shared
+from pagoda_engine.kernels.cpu.work import Shared, prepare_gates
 from pagoda_engine.model.fused.batch import BatchWriter
 from pagoda_engine.model.fused.lottery import Lottery
 from pagoda_engine.model.fused.parts import Decoder
@@ -44,6 +45,11 @@ class FusedRunner:
         rows = buffers.logits.reshape(-1, buffers.logits_stride)[:, : shape.vocabulary]
         self._logits = torch.from_numpy(rows)
 
+    def prepare(self) -> None:
+        """Load all machine code, or compile it: some ten seconds, once in an installation's life."""
+        prepare_gates(self._team.words)
+        self._job.prepare(self._team.words)
+
     @torch.inference_mode()
     def launch(self, batch: Sequence[Work]) -> Computed:
         self._writer.write(batch)
@@ -73,6 +79,9 @@ class _Job:
 
     def __init__(self, shape: Shape, weights: Weights, buffers: Buffers, batch: Batch) -> None:
         self._args = (shape, weights, buffers, batch)
+
+    def prepare(self, words: Shared) -> None:
+        prepare(forward, 0, words, *self._args)
 
     def __call__(self, thread: int, words: Shared) -> None:
         forward(thread, words, *self._args)

@@ -71,8 +71,8 @@ def test_attention_equals_the_plain_one(heads, kv_heads, dim, window, dtype):
     queries, keys, values = random(heads), random(kv_heads), random(kv_heads)
     scale = dim**-0.5
     found = run(queries, keys, values, cached, contexts, scale=scale, window=window, dtype=dtype)
-    tolerance = 2e-5 if dtype == torch.float32 else 2e-2
+    # bfloat16 rounds each probability and the output, by at most 2^-8 of it; the inputs are bfloat16 already.
+    rounding = 0.0 if dtype == torch.float32 else 2**-8
     for q, k, v, first, output in zip(queries, keys, values, cached, found, strict=True):
-        torch.testing.assert_close(
-            output, plain.attention(q[first:], k, v, scale, window), rtol=tolerance, atol=tolerance
-        )
+        wanted = plain.attention(q[first:], k, v, scale, window)
+        torch.testing.assert_close(output, wanted, rtol=rounding + 2e-5, atol=rounding * v.abs().max().item() + 2e-5)

@@ -13,7 +13,7 @@ from pagoda_engine.model.runner import ModelRunner
 from pagoda_engine.sampling_params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=16)
-PRESSED = ["llama", "llama-biased", "mistral-window", "qwen3"]
+PRESSED = ["llama-biased", "mistral-window", "qwen3"]
 
 
 def prompts(*lengths: int) -> list[list[int]]:
@@ -41,7 +41,9 @@ def test_a_cache_for_two_long_requests_preempts_and_changes_nothing(tiny_model, 
     assert fused.info.num_blocks == 12
     shared = prompts(40)[0]
     asked = [*prompts(1, 15, 16, 17, 33, 60, 47), shared, shared, [*shared[:33], 7]]
-    assert generate(fused, asked, GREEDY) == generate(generic, asked, GREEDY)
+    long = SamplingParams(temperature=0, max_tokens=36)
+    generate(fused, asked[:1], SamplingParams(max_tokens=1))  # what ends early lets too many in
+    assert generate(fused, asked, long) == generate(generic, asked, long)
     assert fused.stats().preemptions > 0
     assert generate(fused, asked, GREEDY, arrivals=3) == generate(generic, asked, GREEDY), "on what that left behind"
 

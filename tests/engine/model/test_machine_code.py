@@ -19,8 +19,8 @@ from pagoda_engine.sampling_params import SamplingParams
 compiled = []
 with hearing(compiled.append):
     runner = smallest_runner(torch.bfloat16)
-    for length in (3, 1):
-        request = Request("0", [1] * length, SamplingParams(temperature=0), frozenset(), 0.0)
+    for length, temperature in ((3, 0.0), (1, 0.0), (1, 1.0)):
+        request = Request("0", [1] * length, SamplingParams(temperature=temperature, top_k=3), frozenset(), 0.0)
         request.blocks = [0]
         sample, = runner.launch([Work(request, 0, length, samples=True)]).samples()
         assert sample.error is None

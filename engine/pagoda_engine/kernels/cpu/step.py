@@ -132,8 +132,8 @@ class Batch(NamedTuple):
     every: Any  # 0, 1, 2, ...
 
 
-KERNELS: Final = 21
-"""How many kernels a step and its team are made of: so many are compiled before the first one can run."""
+KERNELS: Final = 26
+"""How many kernels a step, its team and the draw of tokens are made of: so many are compiled before the first step."""
 
 MLP_TOKENS: Final = 256
 """Tokens that the MLP computes at a time: its inner activations stay in the cache and its buffers small."""

@@ -62,7 +62,7 @@ def smallest_runner(dtype: torch.dtype) -> FusedRunner:
     )  # fmt: skip
     embedding, angles = nn.Embedding(_SIZE, _SIZE, dtype=dtype), torch.zeros(_SIZE, _SIZE // 2)
     decoder = Decoder(embedding, (layer,), norm(), linear(), angles, angles)
-    return FusedRunner(decoder, Limits(tokens=_SIZE, sequences=1, context=_SIZE, blocks=2), threads=1)
+    return FusedRunner(decoder, Limits(tokens=_SIZE, sequences=1, context=_SIZE, scored=1, blocks=2), threads=1)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class FusedRunner:
         """Load all machine code, or compile it: some ten seconds, once in an installation's life."""
         prepare_gates(self._team.words)
         self._job.prepare(self._team.words)
+        self._lottery.prepare()
 
     @torch.inference_mode()
     def launch(self, batch: Sequence[Work]) -> Computed:

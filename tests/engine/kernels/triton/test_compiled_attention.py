@@ -45,17 +45,21 @@ def possible(case):
     return case["capability"] >= 89 or case["cache"] != "float8_e4m3fn"  # float8 came with Ada and Hopper
 
 
+def told(worker, text=""):
+    """What a script beside this one prints as JSON, in a process where Triton compiles."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(Path(__file__).with_name(worker))]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
 def compiled(cases):
     """Kernels of each case: [(case, kernel), ...]."""
     if not (Path(triton.__file__).parent / "backends/nvidia/bin/ptxas").exists():
         pytest.skip("this build of Triton brings no assembler for NVIDIA GPUs")
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
-    worker = Path(__file__).with_name("compile_launches.py")
-    done = subprocess.run(
-        [sys.executable, str(worker)], input=json.dumps(cases), capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [(case, kernel) for case, kernels in zip(cases, json.loads(done.stdout), strict=True) for kernel in kernels]
+    results = told("compile_launches.py", json.dumps(cases))
+    return [(case, kernel) for case, kernels in zip(cases, results, strict=True) for kernel in kernels]
 
 
 def check(found):
@@ -80,6 +84,10 @@ def check(found):
 @pytest.mark.timeout(900)
 def test_attention_compiles_for_three_generations_into_the_registers_and_memory_they_have():
     check(compiled([case for case in map(spelled, pairwise(**GRID)) if possible(case)]))
+
+
+def test_steps_of_all_sizes_share_one_compiled_kernel_each():
+    assert told("count_specialisations.py") == {"_write": 1, "_plan": 1, "_decode": 1, "_prefill": 1}
 
 
 @pytest.mark.full

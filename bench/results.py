@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pagoda_engine.benchmark.summary import Latency, Summary
+from pagoda_engine.benchmark.summary import Summary
 
 _MIB: Final = 1 << 20
 
@@ -71,7 +71,11 @@ class Results:
                 for system in (ours, theirs)
             )
             if mine and others:
-                found += [_compare(experiment, concurrency, what, mine, others) for what in _NUMBERS]
+                found += [
+                    _compare(experiment, concurrency, what, mine, others)
+                    for what, number in _NUMBERS.items()
+                    if None not in map(number, (*mine, *others))
+                ]
         return found
 
     def document(self, pairs: Sequence[tuple[str, str]]) -> str:
@@ -114,7 +118,8 @@ class Results:
 def _compare(
     experiment: str, concurrency: int, what: str, ours: Sequence[Summary], theirs: Sequence[Summary]
 ) -> Comparison:
-    mine, others = ([_NUMBERS[what](one) for one in summaries] for summaries in (ours, theirs))
+    number = _NUMBERS[what]
+    mine, others = ([number(one) or 0.0 for one in summaries] for summaries in (ours, theirs))
     ratios = [a / b for a, b in zip(mine, others, strict=True)]
     return Comparison(
         experiment,
@@ -128,17 +133,16 @@ def _compare(
     )
 
 
-def _gap(summary: Summary) -> Latency:
-    if summary.inter_token_latency is None:
-        raise ValueError("answers of one token have no latency between tokens; ask for two at least")
-    return summary.inter_token_latency
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
 
 
-_NUMBERS: Final[Mapping[str, Callable[[Summary], float]]] = {
+_NUMBERS: Final[Mapping[str, Callable[[Summary], float | None]]] = {
     "output tokens/s": lambda summary: summary.tokens_per_second,
-    "TTFT mean, ms": lambda summary: 1000 * summary.time_to_first_token.mean,
-    "TTFT p50, ms": lambda summary: 1000 * summary.time_to_first_token.p50,
-    "TTFT p99, ms": lambda summary: 1000 * summary.time_to_first_token.p99,
-    "ITL p50, ms": lambda summary: 1000 * _gap(summary).p50,
-    "ITL p99, ms": lambda summary: 1000 * _gap(summary).p99,
+    "TTFT mean, ms": lambda summary: _milliseconds(summary.time_to_first_token.mean),
+    "TTFT p50, ms": lambda summary: _milliseconds(summary.time_to_first_token.p50),
+    "TTFT p99, ms": lambda summary: _milliseconds(summary.time_to_first_token.p99),
+    "ITL p50, ms": lambda summary: _milliseconds(summary.inter_token_latency and summary.inter_token_latency.p50),
+    "ITL p99, ms": lambda summary: _milliseconds(summary.inter_token_latency and summary.inter_token_latency.p99),
 }
+"""None where answers came in one piece: they have no time between tokens."""

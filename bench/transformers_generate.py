@@ -71,6 +71,9 @@ class TransformersGenerate:
 def _serve(folder: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
     class Clock(StoppingCriteria):
         """Stops nothing; notes when each token of the batch was there."""

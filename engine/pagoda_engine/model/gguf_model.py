@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, dequantize
 from torch import Tensor
 from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
@@ -141,6 +140,9 @@ class _Dequantised:
         self._device = device
 
     def __call__(self, rows: tuple[int, int]) -> Tensor:
+        # Imported for such files alone: the others need no package for them.
+        from gguf import GGMLQuantizationType, dequantize
+
         kind, shape = GGMLQuantizationType(self._tensor.kind), self._tensor.shape[::-1]
         packed = self._data.reshape(*shape[:-1], -1)
         if kind is GGMLQuantizationType.F32:

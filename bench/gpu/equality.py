@@ -37,7 +37,7 @@ def _compare(scale: Scale, emit: Emit, shape: Shape, folder: Path) -> None:
     requests = [prompts.request(length, answer) for length in ([3, 17] if scale.tiny else [1, 2, 15, 16, 17, 100, 33])]
     shared = requests[-1].prompt_token_ids
     requests += [prompts.request(1, answer) for _ in range(2)]
-    requests[-1].tokens += shared
+    requests[-1].tokens.extend(shared)
     requests[-1].prompt_token_ids += shared
     wanted = []
     for request in requests:

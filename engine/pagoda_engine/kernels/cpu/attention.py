@@ -93,9 +93,10 @@ def attention(
             seen = context - count + (first + r) // group + 1
             low = max(0, seen - window) if window > 0 else 0
             at = scores_at + r * span
-            total = soften(scores, at, low - block * BLOCK, seen - block * BLOCK, blocks * BLOCK, scale)
+            row = scores[at : at + blocks * BLOCK]
+            total = soften(row, low - block * BLOCK, seen - block * BLOCK, scale)
             narrow(scores, at, chances, at, blocks * BLOCK)
-            scores[at] = total
+            row[0] = total
         value_at = values_at + head * panels * LANES * BLOCK
         for p in range(0, panels - 1, 2):
             value_tile(2, rows, chances, scores_at, span, values, value_at + p * LANES * BLOCK, tables, table_at,
@@ -107,8 +108,9 @@ def attention(
         for r in range(rows):
             inverse = np.float32(1) / scores[scores_at + r * span]
             at = sums_at + r * panels * LANES
+            output = sums[at : at + dim]
             for d in range(dim):
-                sums[at + d] *= inverse
+                output[d] *= inverse
             token, h = start + (first + r) // group, head * group + (first + r) % group
             narrow(sums, at, y, token * y_stride + h * dim, dim)
         piece = take_next(words, phase)
@@ -116,18 +118,17 @@ def attention(
 
 
 @loose_kernel
-def soften(scores: Any, at: int, low: int, high: int, end: int, scale: float) -> float:
-    """Scores `low` to `high` to e^(scale * (score - largest)), all others up to `end` to 0. Returns their sum."""
-    best = scores[at + low]
-    for t in range(low, high):
-        best = max(best, scores[at + t])
+def soften(row: Any, low: int, high: int, scale: float) -> float:
+    """Scores `low` to `high` of a row to e^(scale * (score - largest)), all others to 0. Returns their sum."""
+    seen = row[low:high]
+    best = seen[0]
+    for t in range(len(seen)):
+        best = max(best, seen[t])
     total = np.float32(0)
-    for t in range(low, high):
-        chance = exp((scores[at + t] - best) * np.float32(scale))
-        scores[at + t] = chance
+    for t in range(len(seen)):
+        chance = exp((seen[t] - best) * np.float32(scale))
+        seen[t] = chance
         total += chance
-    for t in range(low):
-        scores[at + t] = 0
-    for t in range(high, end):
-        scores[at + t] = 0
+    row[:low] = 0
+    row[high:] = 0
     return total

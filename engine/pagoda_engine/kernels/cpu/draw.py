@@ -36,25 +36,25 @@ class Draws(NamedTuple):
 
 
 @loose_kernel
-def _weigh(logits: Any, at: int, count: int, peak: Any, scale: Any, weights: Any, to: int) -> None:
-    for j in range(count):
-        weights[to + j] = exp((max(logits[at + j], _LOWEST) - peak) * scale)
+def _weigh(logits: Any, peak: Any, scale: Any, weights: Any) -> None:
+    for j in range(len(weights)):
+        weights[j] = exp((max(logits[j], _LOWEST) - peak) * scale)
 
 
 @kernel
-def _total(weights: Any, at: int, count: int, floor: Any) -> Any:
+def _total(weights: Any, floor: Any) -> Any:
     total = 0.0
-    for j in range(at, at + count):
+    for j in range(len(weights)):
         total += np.float64(weights[j] if weights[j] >= floor else np.float32(0))
     return total
 
 
 @kernel
-def _cut(weights: Any, at: int, count: int, floor: Any, wanted: Any, by_weight: Any) -> Any:
+def _cut(weights: Any, floor: Any, wanted: Any, by_weight: Any) -> Any:
     """The largest weight down to which there are `wanted` weights, or so much weight; `floor` where there is less."""
     bits = weights.view(np.int32)
     sums, numbers = np.zeros(_BINADES), np.zeros(_BINADES, np.int64)
-    for j in range(at, at + count):
+    for j in range(len(weights)):
         if weights[j] >= floor:
             binade = bits[j] >> _MANTISSA
             sums[binade] += np.float64(weights[j])
@@ -70,7 +70,7 @@ def _cut(weights: Any, at: int, count: int, floor: Any, wanted: Any, by_weight: 
         return floor
     some = np.empty(numbers[binade], np.float32)
     found = 0
-    for j in range(at, at + count):
+    for j in range(len(weights)):
         if weights[j] >= floor and bits[j] >> _MANTISSA == binade:
             some[found] = weights[j]
             found += 1
@@ -83,12 +83,12 @@ def _cut(weights: Any, at: int, count: int, floor: Any, wanted: Any, by_weight: 
 
 
 @kernel
-def _token(weights: Any, at: int, count: int, floor: Any, target: Any) -> int:
+def _token(weights: Any, floor: Any, target: Any) -> int:
     """The first token by which the weights from `floor` on come to more than `target`, or the last such token."""
     reached, token = 0.0, 0
-    for j in range(count):
-        if weights[at + j] >= floor:
-            reached += np.float64(weights[at + j])
+    for j in range(len(weights)):
+        if weights[j] >= floor:
+            reached += np.float64(weights[j])
             token = j
             if reached > target:
                 break
@@ -115,20 +115,21 @@ def draw(
     of weights, in the vocabulary's order, at the uniform number.
     """
     count = len(draws.rows)
+    own = weights[weights_at : weights_at + vocabulary]
     i = take(words, phase)
     while i < count:
         row, top_k, top_p = draws.rows[i], draws.top_ks[i], draws.top_ps[i]
         scale = np.float32(1) / max(draws.temperatures[i], np.float32(1e-12))
-        _weigh(logits, row * stride, vocabulary, peaks[row], scale, weights, weights_at)
+        _weigh(logits[row * stride : row * stride + vocabulary], peaks[row], scale, own)
         peak = exp(np.float32(0))
         floor = np.float32(1e-38)
         if 0 < top_k < vocabulary:
-            floor = _cut(weights, weights_at, vocabulary, floor, np.float64(top_k), False)
+            floor = _cut(own, floor, np.float64(top_k), False)
         if top_p < 1:
-            wanted = top_p * _total(weights, weights_at, vocabulary, floor)
-            floor = _cut(weights, weights_at, vocabulary, floor, wanted, True)
+            wanted = top_p * _total(own, floor)
+            floor = _cut(own, floor, wanted, True)
         floor = max(floor, min(draws.min_ps[i], np.float32(1)) * peak)
-        target = draws.uniforms[i] * _total(weights, weights_at, vocabulary, floor)
-        tokens[i] = _token(weights, weights_at, vocabulary, floor, target)
+        target = draws.uniforms[i] * _total(own, floor)
+        tokens[i] = _token(own, floor, target)
         i = take_next(words, phase)
     return finish(words, phase, count)

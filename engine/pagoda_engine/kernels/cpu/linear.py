@@ -98,8 +98,11 @@ def linear(
                 else:
                     linear_tile(1, rows, x, x_at, x_stride, w, at, stride, depth, add, y, to, y_stride)
         if bias_at >= 0:
+            column_at, count = panel * LANES, min(outputs, last * LANES) - panel * LANES
+            part_of_bias = bias[bias_at + column_at : bias_at + column_at + count]
             for row in range(part * _TOKENS_A_PIECE, stop):
-                for j in range(panel * LANES, min(outputs, last * LANES)):
-                    y[row * y_stride + j] += bias[bias_at + j]
+                sums = y[row * y_stride + column_at : row * y_stride + column_at + count]
+                for j in range(count):
+                    sums[j] += part_of_bias[j]
         piece = take_next(words, phase)
     return finish(words, phase, pieces)

@@ -27,12 +27,12 @@ def narrow(source: Any, source_at: int, target: Any, target_at: int, count: int)
 
 
 @kernel
-def scale_of(x: Any, at: int, count: int, eps: float) -> float:
-    """What RMSNorm multiplies `count` floats from `at` with, before its weight."""
+def scale_of(row: Any, eps: float) -> float:
+    """What RMSNorm multiplies a row with, before its weight."""
     total = np.float32(0)
-    for j in range(count):
-        total += x[at + j] * x[at + j]
-    return np.float32(1 / math.sqrt(total / np.float32(count) + np.float32(eps)))
+    for j in range(len(row)):
+        total += row[j] * row[j]
+    return np.float32(1 / math.sqrt(total / np.float32(len(row)) + np.float32(eps)))
 
 
 @kernel
@@ -57,13 +57,15 @@ def rms_norm(
     `scratch` holds `size` floats of this thread's own, from `scratch_at`; weight: float32, from `weight_at`.
     """
     pieces = (tokens + _ROWS_A_PIECE - 1) // _ROWS_A_PIECE
+    own, weights = scratch[scratch_at : scratch_at + size], weight[weight_at : weight_at + size]
     piece = take(words, phase)
     while piece < pieces:
         for i in range(piece * _ROWS_A_PIECE, min(tokens, (piece + 1) * _ROWS_A_PIECE)):
             at = rows[i] * x_stride
-            scale = scale_of(x, at, size, eps)
+            row = x[at : at + size]
+            scale = scale_of(row, eps)
             for j in range(size):
-                scratch[scratch_at + j] = x[at + j] * scale * weight[weight_at + j]
+                own[j] = row[j] * scale * weights[j]
             narrow(scratch, scratch_at, y, i * y_stride, size)
         piece = take_next(words, phase)
     return finish(words, phase, pieces)

@@ -22,15 +22,18 @@ BLOCK = LANES
 @kernel
 def prepare_head(x, at, dim, norm, norm_at, eps, cos, sin, angle_at, half):  # noqa: ANN001, ANN201
     """Norm (where `norm_at` is not negative) and rotary embedding (`half` pairs, may be 0) of one head, in place."""
+    head = x[at : at + dim]
     if norm_at >= 0:
-        scale = scale_of(x, at, dim, eps)
+        weight = norm[norm_at : norm_at + dim]
+        scale = scale_of(head, eps)
         for d in range(dim):
-            x[at + d] = x[at + d] * scale * norm[norm_at + d]
+            head[d] = head[d] * scale * weight[d]
+    firsts, seconds = head[:half], head[half : 2 * half]
+    cosines, sines = cos[angle_at : angle_at + half], sin[angle_at : angle_at + half]
     for d in range(half):
-        first, second = x[at + d], x[at + half + d]
-        c, s = cos[angle_at + d], sin[angle_at + d]
-        x[at + d] = first * c - second * s
-        x[at + half + d] = second * c + first * s
+        first, second = firsts[d], seconds[d]
+        firsts[d] = first * cosines[d] - second * sines[d]
+        seconds[d] = second * cosines[d] + first * sines[d]
 
 
 @kernel

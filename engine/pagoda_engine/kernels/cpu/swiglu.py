@@ -58,10 +58,11 @@ def swiglu(
         token, part = piece // parts, piece % parts
         first = part * _PIECE
         count = min(_PIECE, size - first)
-        gate = token * x_stride + first
+        at = token * x_stride + first
+        gate, up = x[at : at + count], x[at + size : at + size + count]
+        own = scratch[scratch_at : scratch_at + count]
         for j in range(count):
-            g = x[gate + j]
-            scratch[scratch_at + j] = g / (np.float32(1) + exp(-g)) * x[gate + size + j]
+            own[j] = gate[j] / (np.float32(1) + exp(-gate[j])) * up[j]
         narrow(scratch, scratch_at, y, token * y_stride + first, count)
         piece = take_next(words, phase)
     return finish(words, phase, parts * tokens)

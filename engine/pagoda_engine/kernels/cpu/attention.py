@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from pagoda_engine.kernels.cpu.jit import kernel, loose_kernel
-from pagoda_engine.kernels.cpu.lanes import LANES
+from pagoda_engine.kernels.cpu.jit import kernel
+from pagoda_engine.kernels.cpu.lanes import LANES, fetch_early
 from pagoda_engine.kernels.cpu.norm import narrow
 from pagoda_engine.kernels.cpu.rotary import BLOCK
-from pagoda_engine.kernels.cpu.swiglu import exp
+from pagoda_engine.kernels.cpu.softmax import soften
 from pagoda_engine.kernels.cpu.tiles import score_tile, value_tile
 from pagoda_engine.kernels.cpu.work import Shared, finish, take, take_next
 
@@ -82,7 +82,12 @@ def attention(
         blocks = (high + BLOCK - 1) // BLOCK - block
         table_at = sequence * table_width + block
         key_at = keys_at + head * dim * BLOCK
+        value_at = values_at + head * panels * LANES * BLOCK
         for j in range(0, blocks - 1, 2):
+            for k in range(j, j + 2):
+                fetch_early(values, value_at + tables[table_at + k] * value_block, panels * LANES * BLOCK)
+            for k in range(j + 2, min(j + 4, blocks)):
+                fetch_early(keys, key_at + tables[table_at + k] * key_block, dim * BLOCK)
             score_tile(2, rows, queries, queries_at, query_stride, keys, key_at, tables, table_at + j, key_block, dim,
                        scores, scores_at + j * BLOCK, span)  # fmt: skip
         if blocks % 2:
@@ -93,11 +98,9 @@ def attention(
             seen = context - count + (first + r) // group + 1
             low = max(0, seen - window) if window > 0 else 0
             at = scores_at + r * span
-            row = scores[at : at + blocks * BLOCK]
-            total = soften(row, low - block * BLOCK, seen - block * BLOCK, scale)
-            narrow(scores, at, chances, at, blocks * BLOCK)
-            row[0] = total
-        value_at = values_at + head * panels * LANES * BLOCK
+            scores[at] = soften(
+                scores, at, low - block * BLOCK, seen - block * BLOCK, blocks, np.float32(scale), chances
+            )
         for p in range(0, panels - 1, 2):
             value_tile(2, rows, chances, scores_at, span, values, value_at + p * LANES * BLOCK, tables, table_at,
                        value_block, blocks, sums, sums_at + p * LANES, panels * LANES)  # fmt: skip
@@ -115,20 +118,3 @@ def attention(
             narrow(sums, at, y, token * y_stride + h * dim, dim)
         piece = take_next(words, phase)
     return finish(words, phase, num_tiles * kv_heads)
-
-
-@loose_kernel
-def soften(row: Any, low: int, high: int, scale: float) -> float:
-    """Scores `low` to `high` of a row to e^(scale * (score - largest)), all others to 0. Returns their sum."""
-    seen = row[low:high]
-    best = seen[0]
-    for t in range(len(seen)):
-        best = max(best, seen[t])
-    total = np.float32(0)
-    for t in range(len(seen)):
-        chance = exp((seen[t] - best) * np.float32(scale))
-        seen[t] = chance
-        total += chance
-    row[:low] = 0
-    row[high:] = 0
-    return total

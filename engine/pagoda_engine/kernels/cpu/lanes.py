@@ -24,6 +24,7 @@ from pagoda_engine.kernels.cpu.target import has
 _BF16_DOT: Final = "avx512bf16"  # the feature
 
 LANES: Final = 16
+_LINE: Final = 64  # bytes of a cache line
 I16, I32, I64, F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 LANES_F32, LANES_I32, LANES_I16 = (ir.VectorType(kind, LANES) for kind in (F32, I32, I16))
 ZERO: Final = ir.Constant(LANES_F32, [0.0] * LANES)
@@ -80,10 +81,10 @@ def splat(builder: Any, scalar: Any) -> Any:
 def multiply_add(context: Any, builder: Any, total: Any, a: Any, b: Any) -> Any:
     """`total + a * b`; where `a` and `b` are pairs of bfloat16, both products are added."""
     if a.type == LANES_F32:
-        return _call(builder, f"llvm.fma.v{LANES}f32", LANES_F32, [a, b, total])
+        return call(builder, f"llvm.fma.v{LANES}f32", LANES_F32, [a, b, total])
     if has(context, _BF16_DOT):
         pairs = [builder.bitcast(value, _PAIRS) for value in (a, b)]
-        return _call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", LANES_F32, [total, *pairs])
+        return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", LANES_F32, [total, *pairs])
     for x, y in zip(_halves(builder, a), _halves(builder, b), strict=True):
         total = multiply_add(context, builder, total, x, y)
     return total
@@ -109,6 +110,27 @@ def loop(builder: Any, count: Any, starts: Sequence[Any], body: Callable[[Any, l
     return values
 
 
+def to_bf16(context: Any, builder: Any, value: Any) -> Any:
+    if has(context, _BF16_DOT):
+        return builder.bitcast(builder.fptrunc(value, _LANES_BF16), LANES_I16)
+    bits = builder.bitcast(value, LANES_I32)
+
+    def every(number: int) -> ir.Constant:
+        return ir.Constant(LANES_I32, [number] * LANES)
+
+    odd = builder.and_(builder.lshr(bits, every(16)), every(1))
+    rounded = builder.add(builder.add(bits, every(0x7FFF)), odd)
+    # Rounding could carry a NaN over into a number.
+    rounded = builder.select(builder.fcmp_unordered("uno", value, value), every(0x7FC00000), rounded)
+    return builder.trunc(builder.lshr(rounded, every(16)), LANES_I16)
+
+
+def call(builder: Any, name: str, result: Any, args: list[Any], fastmath: Sequence[str] = ()) -> Any:
+    """Call one of LLVM's own functions."""
+    kind = ir.FunctionType(result, [value.type for value in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args, fastmath=fastmath)
+
+
 @intrinsic
 def store_lanes(typing_context, target, at, source, source_at):  # noqa: ANN001, ANN201, ARG001
     """Sixteen floats of `source` (float32) to elements of `target`, rounded to nearest even."""
@@ -116,7 +138,7 @@ def store_lanes(typing_context, target, at, source, source_at):  # noqa: ANN001,
     def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
         value = load(builder, pointer(context, builder, signature, args, 2, args[3]), LANES_F32)
         address = pointer(context, builder, signature, args, 0, args[1])
-        store(builder, _to_bf16(context, builder, value) if is_bf16(target) else value, address)
+        store(builder, to_bf16(context, builder, value) if is_bf16(target) else value, address)
         return context.get_dummy_value()
 
     return types.void(target, at, source, source_at), codegen
@@ -188,11 +210,35 @@ def put(typing_context, array, at, value):  # noqa: ANN001, ANN201, ARG001
     def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
         value = args[2]
         if is_bf16(array):
-            value = builder.extract_element(_to_bf16(context, builder, splat(builder, value)), ir.Constant(I32, 0))
+            value = builder.extract_element(to_bf16(context, builder, splat(builder, value)), ir.Constant(I32, 0))
         builder.store(value, pointer(context, builder, signature, args, 0, args[1]))
         return context.get_dummy_value()
 
     return types.void(array, at, types.float32), codegen
+
+
+@intrinsic
+def fetch_early(typing_context, array, at, count):  # noqa: ANN001, ANN201, ARG001
+    """Ask for `count` elements from `at`, so that they are in the second cache when they are read."""
+    signature = types.void(array, at, count)
+
+    def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
+        bytes_ = builder.bitcast(pointer(context, builder, signature, args, 0, args[1]), ir.IntType(8).as_pointer())
+        size = context.get_abi_sizeof(context.get_data_type(array.dtype))
+        lines = builder.sdiv(builder.add(args[2], i64(_LINE // size - 1)), i64(_LINE // size))
+        read, second_cache, data = (ir.Constant(I32, number) for number in (0, 2, 1))
+        kind = ir.FunctionType(ir.VoidType(), [bytes_.type, I32, I32, I32])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+
+        def body(line: Any, _: list[Any]) -> list[Any]:
+            address = builder.gep(bytes_, [builder.mul(line, i64(_LINE))])
+            builder.call(prefetch, [address, read, second_cache, data])
+            return []
+
+        loop(builder, lines, [], body)
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @intrinsic
@@ -215,28 +261,8 @@ def float_of_bits(typing_context, bits):  # noqa: ANN001, ANN201, ARG001
     return types.float32(types.int32), codegen
 
 
-def _to_bf16(context: Any, builder: Any, value: Any) -> Any:
-    if has(context, _BF16_DOT):
-        return builder.bitcast(builder.fptrunc(value, _LANES_BF16), LANES_I16)
-    bits = builder.bitcast(value, LANES_I32)
-
-    def every(number: int) -> ir.Constant:
-        return ir.Constant(LANES_I32, [number] * LANES)
-
-    odd = builder.and_(builder.lshr(bits, every(16)), every(1))
-    rounded = builder.add(builder.add(bits, every(0x7FFF)), odd)
-    # Rounding could carry a NaN over into a number.
-    rounded = builder.select(builder.fcmp_unordered("uno", value, value), every(0x7FC00000), rounded)
-    return builder.trunc(builder.lshr(rounded, every(16)), LANES_I16)
-
-
 def _halves(builder: Any, pairs: Any) -> tuple[Any, Any]:
     """Pairs of bfloat16 as two vectors of float32: the first and the second of each pair."""
     shift, mask = ir.Constant(LANES_I32, [16] * LANES), ir.Constant(LANES_I32, [-65536] * LANES)
     first = builder.bitcast(builder.shl(pairs, shift), LANES_F32)
     return first, builder.bitcast(builder.and_(pairs, mask), LANES_F32)
-
-
-def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
-    kind = ir.FunctionType(result, [value.type for value in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)

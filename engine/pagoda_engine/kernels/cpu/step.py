@@ -132,7 +132,7 @@ class Batch(NamedTuple):
     every: Any  # 0, 1, 2, ...
 
 
-KERNELS: Final = 26
+KERNELS: Final = 25
 """How many kernels a step, its team and the draw of tokens are made of: so many are compiled before the first step."""
 
 MLP_TOKENS: Final = 256

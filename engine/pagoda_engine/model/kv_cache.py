@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,7 +48,11 @@ def allocate(
     """Zeroed blocks for every layer. On a CPU the system gives the memory as it is first written."""
 
     def zeros(shape: LayerShape, dim: int) -> Tensor:
-        return torch.zeros(num_blocks, block_size, shape.kv_heads, dim, dtype=shape.dtype, device=device)
+        size = (num_blocks, block_size, shape.kv_heads, dim)
+        if device.type != "cpu":
+            return torch.zeros(size, dtype=shape.dtype, device=device)
+        # numpy asks the system for zeros; torch would write them, and so have all of the cache given at once.
+        return torch.from_numpy(np.zeros(math.prod(size) * shape.dtype.itemsize, np.uint8)).view(shape.dtype).view(size)
 
     def scale(shape: LayerShape) -> Tensor | None:
         # A float8 keeps three bits of any number up to 448, which keys and values are far below.

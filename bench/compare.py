@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, Protocol, Self
 
@@ -26,6 +25,7 @@ from pagoda_engine.benchmark.workload import Workload
 _REPOSITORY: Final = Path(__file__).parents[1]
 _RESULTS: Final = Path(__file__).with_name("results")
 _WARM_UP_TOKENS: Final = 8
+PARTS: Final = ("alone", "throughput", "prefix-cache")
 PAIRS: Final = (("pagoda", "transformers"), ("pagoda", "no-prefix-cache"))
 
 
@@ -66,20 +66,25 @@ class Benchmark:
             }
         )
 
-    def run(self) -> None:
-        """All experiments, one after the other."""
+    def run(self, parts: Collection[str] = PARTS) -> None:
+        """The parts that are asked for, one after the other."""
         theirs = TransformersGenerate(self._folder)
-        self._alone(theirs, 1)
-        self._alone(self._ours(), self._plan.starts)
-        with ExitStack() as stack:
-            ours = stack.enter_context(self._ours())
-            with theirs:
+        if "alone" in parts:
+            self._alone(theirs, 1)
+            self._alone(self._ours(), self._plan.starts)
+        if "throughput" in parts:
+            with self._ours() as ours, theirs:
                 self._throughput(ours, theirs)
-            plain = PagodaServer(self._model, "--no-enable-prefix-caching", *self._flags, name="no-prefix-cache")
-            self._prefix_cache(ours, stack.enter_context(plain))
+        if "prefix-cache" in parts:
+            room = f"--kv-cache-memory-bytes={self._plan.prefix_cache_bytes}"
+            with (
+                self._ours(room) as ours,
+                self._ours(room, "--no-enable-prefix-caching", name="no-prefix-cache") as plain,
+            ):
+                self._prefix_cache(ours, plain)
 
-    def _ours(self) -> PagodaServer:
-        return PagodaServer(self._model, *self._flags)
+    def _ours(self, *flags: str, name: str = "pagoda") -> PagodaServer:
+        return PagodaServer(self._model, *flags, *self._flags, name=name)
 
     def _alone(self, system: System, starts: int) -> None:
         """Start times and memory. Nothing else of ours runs, so that no library is shared with another system."""
@@ -108,6 +113,10 @@ class Benchmark:
             plan.shared_prefix_tokens,
         )
         width = plan.prefix_concurrency
+        # The first use of a block is the system's doing, not the cache's: all of them are used before times are taken.
+        for system in systems:
+            for _ in range(plan.filling_waves):
+                system.run(self._prompts(self._wave(), width), _WARM_UP_TOKENS)
         self._rounds("0 % hits", self._wave(), width, plan.miss_rounds, systems, plan.output_tokens)
         hits = f"{plan.hit_share:.0%} hits".replace("%", " %")
         self._rounds(hits, shared, width, plan.hit_rounds, systems, plan.hit_output_tokens)
@@ -151,10 +160,11 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", type=Path, help="a .gguf file or a folder; default: the demo model")
     parser.add_argument("--quick", action="store_true", help="few rounds")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part only; may be repeated")
     parser.add_argument("--out", type=Path, help=f"the document; default: a new file in {_RESULTS}")
     args, flags = parser.parse_known_args(argv)
     benchmark = Benchmark(Plan.quick() if args.quick else Plan(), args.model or checkpoint.demo_model(), flags)
-    benchmark.run()
+    benchmark.run(args.only or PARTS)
     print(benchmark.results.table(PAIRS))
     facts = benchmark.results.facts
     out = args.out or _RESULTS / f"cpu-{facts['date'][:10]}-{facts['commit'] or 'unknown'}.json"

@@ -14,6 +14,9 @@ class Plan:
     output_tokens: int = 128
     rounds: Mapping[int, int] = field(default_factory=lambda: {1: 7, 8: 5, 32: 3})
     prefix_concurrency: int = 8
+    prefix_cache_bytes: int = 384 << 20
+    filling_waves: int = 10
+    """Together they are more tokens than the cache of the prefix-cache experiments holds."""
     miss_rounds: int = 10
     hit_rounds: int = 4
     shared_prefix_tokens: int = 1024

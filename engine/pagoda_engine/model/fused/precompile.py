@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import nn
 
-from pagoda_engine.kernels.cpu.target import TARGETS, select
+from pagoda_engine.kernels.cpu.target import TARGETS, best, select
 
 if TYPE_CHECKING:
     from pagoda_engine.model.fused.runner import FusedRunner
@@ -28,9 +28,15 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="precompile", description=__doc__)
     names = [target.name for target in TARGETS]
     parser.add_argument("--target", choices=names, action="append", help="compile for this one only; may be repeated")
+    parser.add_argument("--here", action="store_true", help="compile for this machine only, if kernels run on it")
     parser.add_argument("--dtype", choices=_DTYPES, action="append", help="compile for these weights only")
     args = parser.parse_args(argv)
+    if args.here:
+        names = [target.name for target in filter(None, [best()])]
     targets, dtypes = args.target or names, args.dtype or list(_DTYPES)
+    if not targets:
+        print("the kernels do not run on this machine")
+        return 0
     if len(targets) > 1:
         options = [f"--dtype={dtype}" for dtype in dtypes]
         for name in targets:

@@ -28,7 +28,7 @@ async def test_64_streams_share_16_places_and_all_end_well(server):
     async with httpx.AsyncClient(base_url=server.url, timeout=240, limits=httpx.Limits(max_connections=80)) as client:
 
         async def complete(prompt, **options):
-            body = {**LONG, "prompt": prompt, "max_tokens": 24, **options}
+            body = {**LONG, "prompt": prompt, "max_tokens": 160, **options}
             response = await client.post(TEXT, json=body)
             assert response.status_code == 200
             if not body["stream"]:

@@ -35,7 +35,7 @@ def test_text_parts_are_one_content(client):
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 def test_a_streamed_chat_is_the_same_text_in_pieces(client, field):
-    options = {"messages": MESSAGES, field: 40, "seed": 7, "temperature": 1.0, "model": "tiny"}
+    options = {"messages": MESSAGES, field: 200, "seed": 7, "temperature": 1.0, "model": "tiny"}
     whole = client.chat.completions.create(**options)
     chunks = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -43,8 +43,8 @@ def test_a_streamed_chat_is_the_same_text_in_pieces(client, field):
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
     assert chunks[-1].choices == []
     assert chunks[-1].usage == whole.usage
-    # Tokens that come faster than they are sent share a piece, so there may be few.
-    assert len(chunks) > 3
+    # Many tokens, since those that come faster than they are sent share a piece.
+    assert len(chunks) > 10
 
 
 def test_token_ids_come_when_they_are_asked_for_and_are_all_there(client, tokenizer):

@@ -211,7 +211,7 @@ REFUSED: Final = (
     ),
     Refusal(
         "layers that choose what they see",
-        r"has layers of \w+_attention",
+        "has layers of (indexed|compressed_sparse|chunked)_attention",
         "axk2 deepseek_v32 deepseek_v4 dots3_note_text glm_moe_dsa hy_v4 llama4_text",
         by_config=True,
     ),

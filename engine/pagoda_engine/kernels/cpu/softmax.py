@@ -32,11 +32,11 @@ from pagoda_engine.kernels.cpu.lanes import (
     to_bf16,
 )
 
-# 2^(f + 1/2) for f from -1/2 to 1/2, highest power first; the relative error is below 1e-7.
-_POWER: Final = (
+POWER_OF_2: Final = (
     2.170225487e-04, 1.895036446e-03, 1.360259753e-02, 7.849350232e-02, 3.397315304e-01, 9.802581791e-01,
     1.414213563e00,
 )  # fmt: skip
+"""2^(f + 1/2) for f from -1/2 to 1/2 as a polynomial, highest power first; the relative error is below 1e-7."""
 
 
 @intrinsic
@@ -92,7 +92,7 @@ def _power_of_2(builder: Any, y: Any) -> Any:
     y = builder.fsub(y, _every(0.5))
     whole = call(builder, f"llvm.roundeven.v{LANES}f32", LANES_F32, [y])
     f = builder.fsub(y, whole)
-    first, *others = _POWER
+    first, *others = POWER_OF_2
     power = _every(first)
     for coefficient in others:
         power = call(builder, f"llvm.fma.v{LANES}f32", LANES_F32, [power, f, _every(coefficient)])

@@ -13,6 +13,7 @@ import numpy as np
 from pagoda_engine.kernels.cpu.jit import loose_kernel
 from pagoda_engine.kernels.cpu.lanes import float_of_bits
 from pagoda_engine.kernels.cpu.norm import narrow
+from pagoda_engine.kernels.cpu.softmax import POWER_OF_2
 from pagoda_engine.kernels.cpu.work import Shared, finish, take, take_next
 
 _PIECE = 256  # features
@@ -26,12 +27,12 @@ def exp(x):  # noqa: ANN001, ANN201
     y = min(max(x * np.float32(1.4426950408889634), np.float32(-127.0)), np.float32(126.0))
     whole = np.float32(math.floor(y))
     f = y - whole - np.float32(0.5)
-    p = np.float32(2.170225487e-04) * f + np.float32(1.895036446e-03)
-    p = p * f + np.float32(1.360259753e-02)
-    p = p * f + np.float32(7.849350232e-02)
-    p = p * f + np.float32(3.397315304e-01)
-    p = p * f + np.float32(9.802581791e-01)
-    p = p * f + np.float32(1.414213563e00)
+    p = np.float32(POWER_OF_2[0]) * f + np.float32(POWER_OF_2[1])
+    p = p * f + np.float32(POWER_OF_2[2])
+    p = p * f + np.float32(POWER_OF_2[3])
+    p = p * f + np.float32(POWER_OF_2[4])
+    p = p * f + np.float32(POWER_OF_2[5])
+    p = p * f + np.float32(POWER_OF_2[6])
     return p * float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
 
 

@@ -24,7 +24,11 @@ USERS = {
     "system:kube-controller-manager": "system:authenticated",
     "system:kube-scheduler": "system:authenticated",
 }
+FRONT_PROXY = "front-proxy-client"
+"""The common name under which the API server passes requests on to extension servers."""
+HPA_SYNC = "2s"
 READY_SECONDS = 60.0
+CURVE = ("-pkeyopt", "ec_paramgen_curve:P-256")
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -120,6 +124,20 @@ class ControlPlane:
             "audit-log-path": str(self.audit_log),
             "audit-log-maxsize": "0",
             "event-ttl": "1h",
+            **self._aggregation_flags(),
+        }
+
+    def _aggregation_flags(self) -> dict[str, str]:
+        """Those of kubeadm; and, without a kube-proxy, extension servers are reached by their endpoints' addresses."""
+        return {
+            "requestheader-client-ca-file": str(self._folder / "front-proxy-ca.crt"),
+            "requestheader-allowed-names": FRONT_PROXY,
+            "requestheader-username-headers": "X-Remote-User",
+            "requestheader-group-headers": "X-Remote-Group",
+            "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+            "proxy-client-cert-file": str(self._folder / "front-proxy.crt"),
+            "proxy-client-key-file": str(self._folder / "front-proxy.key"),
+            "enable-aggregator-routing": "true",
         }
 
     def _controller_manager_flags(self) -> dict[str, str]:
@@ -133,6 +151,8 @@ class ControlPlane:
             # The defaults (20 and 30) are made for many machines: here they only make everything late.
             "kube-api-qps": "500",
             "kube-api-burst": "1000",
+            # 15 s by default, and tests wait for several of them.
+            "horizontal-pod-autoscaler-sync-period": HPA_SYNC,
         }
 
     def _scheduler_flags(self) -> dict[str, str]:
@@ -150,9 +170,19 @@ class ControlPlane:
         rows = [f'{self._tokens[user]},{user},{user},"{group}"' for user, group in USERS.items()]
         (self._folder / "tokens.csv").write_text("\n".join(rows) + "\n")
         key, public = str(self._folder / "accounts.key"), str(self._folder / "accounts.pub")
-        curve = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
-        subprocess.run(["openssl", "genpkey", *curve, "-out", key], check=True, capture_output=True)
-        subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", public], check=True, capture_output=True)
+        _openssl("genpkey", "-algorithm", "EC", *CURVE, "-out", key)
+        _openssl("pkey", "-in", key, "-pubout", "-out", public)
+        self._write_front_proxy()
+
+    def _write_front_proxy(self) -> None:
+        """An authority, and the API server's certificate as a client of extension servers."""
+        prefix = str(self._folder / "front-proxy")
+        new = ("req", "-x509", "-nodes", "-newkey", "EC", *CURVE, "-days", "2")
+        _openssl(*new, "-subj", f"/CN={FRONT_PROXY}-ca", "-keyout", f"{prefix}-ca.key", "-out", f"{prefix}-ca.crt")
+        client = ("-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=clientAuth")
+        signer = ("-CA", f"{prefix}-ca.crt", "-CAkey", f"{prefix}-ca.key")
+        files = ("-keyout", f"{prefix}.key", "-out", f"{prefix}.crt")
+        _openssl(*new, *signer, *client, "-subj", f"/CN={FRONT_PROXY}", *files)
 
     def _kubeconfig_of(self, user: str) -> Path:
         return self._folder / f"{user.replace(':', '-')}.kubeconfig"
@@ -184,3 +214,7 @@ class ControlPlane:
                 return str(answer.read().decode())
         except (urllib.error.URLError, OSError):
             return None
+
+
+def _openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)

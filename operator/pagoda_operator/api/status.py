@@ -86,6 +86,34 @@ class QueueStatus(Reported):
     running: int = Field(description="Requests that run, over all replicas.")
 
 
+class ScalingDecision(Reported):
+    time: str = Field(description="When it was made.", json_schema_extra={"format": "date-time"})
+    from_: int = Field(alias="from", description="Replicas before.")
+    to: int = Field(description="Replicas after.")
+    reason: str = Field(description="Why, in a sentence.")
+
+
+class ColdStart(Reported):
+    pod: str = Field(description="Name of the pod.")
+    ready: str = Field(description="When it was ready.", json_schema_extra={"format": "date-time"})
+    seconds: int = Field(description="From its creation until it was ready, without the download of the model.")
+
+
+class ScalingStatus(Reported):
+    provider: str | None = Field(default=None, description="Kind of the object that sets spec.replicas.")
+    desired: int = Field(description="Replicas that the Deployment is to have now.")
+    reason: str = Field(description="Why so many, in a sentence.")
+    cold_start_seconds: int | None = Field(
+        default=None, description="What a new replica takes until it answers: the median of coldStarts."
+    )
+    cold_starts: tuple[ColdStart, ...] = Field(
+        default=(), description="The latest starts, the newest first; at most 5."
+    )
+    last_decisions: tuple[ScalingDecision, ...] = Field(
+        default=(), description="The latest changes of desired, the newest first; at most 5."
+    )
+
+
 class Failure(Reported):
     reason: str = Field(description="Stable CamelCase word, such as OutOfMemory or ModelNotFound.")
     message: str = Field(description="The last words of the container, or of the kubelet or scheduler.")
@@ -116,6 +144,7 @@ class Status(Reported):
     )
     cache: CacheStatus | None = Field(default=None, description="The model cache.")
     queue: QueueStatus | None = Field(default=None, description="Load, summed over the replicas.")
+    scaling: ScalingStatus | None = Field(default=None, description="How many replicas there are to be, and why.")
     last_failure: Failure | None = Field(default=None, description="The last thing that went wrong in a pod.")
 
     def to_object(self) -> Object:

@@ -23,6 +23,7 @@ from pagoda_operator.cluster.interface import Cluster, WatchEvent
 from pagoda_operator.cluster.resources import CHILDREN, INFERENCE_SERVICE, NODE, OPTIONAL, POD, Resource
 from pagoda_operator.controller.events import EventRecorder
 from pagoda_operator.controller.lease import LeaseElector
+from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.metrics import OperatorMetrics
 from pagoda_operator.controller.models import Inspect, ModelReader
 from pagoda_operator.controller.ownership import ServiceKey
@@ -82,7 +83,9 @@ class Controller:
         self._elector = elector
         self._metrics = metrics or OperatorMetrics()
         self._models = ModelReader(cluster, self.queue.add, inspect=inspect)
-        self._scraper = Scraper(self.store, self.queue.add, fetch=fetch)
+        self.loads = ServiceLoads(self.store)
+        """The services' loads, for scalers to ask, also while another instance leads."""
+        self._scraper = Scraper(self.store, self.queue.add, self.loads, fetch=fetch)
         self._sweep = Sweep(cluster, self.store, self._look_at, namespaces)
         self._reconciler = Reconciler(
             cluster,
@@ -105,13 +108,13 @@ class Controller:
                 tasks.create_task(self._watch(), name="watch")
                 await self._prime()
                 tasks.create_task(self._sweep.run(KINDS), name="sweep")
+                tasks.create_task(self._scraper.run(), name="scrape")
                 if self._elector is not None:
                     logger.info("waiting to lead as %s", self._elector.identity)
                     await self._elector.acquire()
                     tasks.create_task(self._lead(self._elector), name="lease")
                 logger.info("leading")
                 self._metrics.leading(True)
-                tasks.create_task(self._scraper.run(), name="scrape")
                 # A first status without what the pods say would take back what the last operator had written.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._scraper.asked_all.wait(), FIRST_ANSWERS)

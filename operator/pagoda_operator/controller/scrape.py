@@ -1,7 +1,7 @@
 """Asks pods how they are: /ready while they are on their way, /metrics when they serve.
 
 What pods answer changes all the time, and a status is no place for that: reports of a service are published to the
-store, and the service is looked at, only when something is worth a write (`worth_telling`).
+store, and the service is looked at, only when something is worth a write (`worth_telling`). Scalers hear every number.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,17 +18,25 @@ import aiohttp
 
 from pagoda_engine.contract import ENGINE_PORT, ENGINE_PORT_NAME, METRICS_PATH, READY_PATH, Metric, Progress, Stage
 from pagoda_operator.api.names import Object
+from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.store import Store
 from pagoda_operator.core.facts import PodReport
+from pagoda_operator.core.pods import is_leaving, serves
+from pagoda_operator.scaling.load import Load
 
 logger = logging.getLogger(__name__)
 
 TICK: Final = 1.0
 LOADING_PERIOD: Final = 2.0
 SERVING_PERIOD: Final = 5.0
+SCALED_PERIOD: Final = 2.0
+"""Seconds between two questions to a pod: on its way, serving, serving for a service that a scaler scales."""
 SERVING_RATE: Final = 50.0
-"""Seconds; and requests in a second, at most, to pods that serve: beyond 250 of them the period grows."""
+SCALED_RATE: Final = 100.0
+"""Questions in a second at most, to all pods that serve and to those that are scaled: beyond, the period grows."""
+STANDS: Final = 10.0
+"""Seconds that a number stands beyond two missed questions."""
 
 PERCENT_PAUSE: Final = 2.0
 EDGE_PAUSE: Final = 5.0
@@ -95,7 +103,7 @@ def progress(body: bytes) -> Progress:
 
 @dataclass(slots=True)
 class _Asked:
-    """A pod, by its uid, and when it is to be asked next."""
+    """A pod, by its uid: what it last answered, and when it is to be asked next."""
 
     report: PodReport | None = None
     next_at: float = 0.0
@@ -108,15 +116,25 @@ class _Told:
 
 
 class Scraper:
-    """`changed` is called with each service whose published reports changed. `fetch` is for tests; default is HTTP."""
+    """`changed` is called with each service whose published reports changed; `loads` hears every number.
+
+    `fetch` is for tests; default is HTTP.
+    """
 
     def __init__(
-        self, store: Store, changed: Callable[[ServiceKey], None], *, concurrency: int = 32, fetch: Fetch | None = None
+        self,
+        store: Store,
+        changed: Callable[[ServiceKey], None],
+        loads: ServiceLoads,
+        *,
+        concurrency: int = 32,
+        fetch: Fetch | None = None,
     ) -> None:
         self.asked_all = asyncio.Event()
         """Set once every pod that there was at the start has been asked."""
         self._store = store
         self._changed = changed
+        self._loads = loads
         self._slots = asyncio.Semaphore(concurrency)
         self._fetch = fetch
         self._asked: dict[str, _Asked] = {}
@@ -125,33 +143,57 @@ class Scraper:
     async def run(self) -> None:
         """Scrape until cancelled."""
         if self._fetch is not None:
-            return await self._rounds(self._fetch)
+            return await self._rounds()
         timeout = aiohttp.ClientTimeout(total=3)
         # Pods are reached as they are, never through a proxy that the environment names.
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
-            return await self._rounds(_http(session))
+            self._fetch = _http(session)
+            return await self._rounds()
 
-    async def _rounds(self, fetch: Fetch) -> None:
-        while True:
-            await self.round(fetch)
-            self.asked_all.set()
-            await asyncio.sleep(TICK)
+    async def ask(self, key: ServiceKey) -> Reports:
+        """What the pods of a service that serve answer now, by name; before `run` and of silent ones, what is known."""
+        pods = [pod for pod in self._reachable(key) if serves(pod)]
+        if self._fetch is not None:
+            await asyncio.gather(*(self._ask(key, pod, self._fetch, SERVING_PERIOD) for pod in pods))
+        return self._known(pods)
 
-    async def round(self, fetch: Fetch) -> None:
-        """Ask every pod that is due, then publish what is worth it."""
-        now = asyncio.get_running_loop().time()
-        pods = {key: self._reachable(key) for key in self._store.services()}
-        serving = sum(_is_ready(pod) for group in pods.values() for pod in group)
-        period = max(SERVING_PERIOD, serving / SERVING_RATE)
-        due = [pod for group in pods.values() for pod in group if self._state(pod).next_at <= now]
+    async def _rounds(self) -> None:
         async with asyncio.TaskGroup() as asking:
-            for pod in due:
-                asking.create_task(self._ask(pod, fetch, now + (period if _is_ready(pod) else LOADING_PERIOD)))
-        for key, group in pods.items():
-            self._publish(key, group)
+            # A pod that does not answer holds nobody up but those who wait for the first round.
+            if first := self._look(asking):
+                await asyncio.wait(first)
+            self.asked_all.set()
+            while True:
+                await asyncio.sleep(TICK)
+                self._look(asking)
+
+    def _look(self, asking: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Ask every pod that is due, each in a task of its own; tell of those that are gone."""
+        now, fetch = asyncio.get_running_loop().time(), self._fetch
+        pods = {key: self._reachable(key) for key in self._store.services()}
         alive = {pod["metadata"]["uid"] for group in pods.values() for pod in group}
         self._asked = {uid: asked for uid, asked in self._asked.items() if uid in alive}
+        self._loads.keep(alive)
+        periods = self._periods(pods)
+        started = [
+            asking.create_task(self._ask(key, pod, fetch, periods[key] if serves(pod) else LOADING_PERIOD))
+            for key, group in pods.items()
+            for pod in group
+            if fetch is not None and self._state(pod).next_at <= now
+        ]
+        for key in pods:
+            self._publish(key)
         self._told = {key: told for key, told in self._told.items() if key in pods}
+        return started
+
+    def _periods(self, pods: Mapping[ServiceKey, list[Object]]) -> Mapping[ServiceKey, float]:
+        """Seconds between two questions to a pod that serves, by service; scalers want to know sooner than people."""
+        scaled = {key for key in pods if _is_scaled(self._store.service(key))}
+        counts = {key: sum(map(serves, group)) for key, group in pods.items()}
+        every = sum(counts.values())
+        quick = max(SCALED_PERIOD, sum(counts[key] for key in scaled) / SCALED_RATE)
+        slow = max(SERVING_PERIOD, every / SERVING_RATE)
+        return {key: quick if key in scaled else slow for key in pods}
 
     def _reachable(self, key: ServiceKey) -> list[Object]:
         return [
@@ -159,32 +201,45 @@ class Scraper:
             for pod in self._store.pods(key)
             if pod.get("status", {}).get("podIP")
             and pod["status"].get("phase") in ("Pending", "Running")
-            and "deletionTimestamp" not in pod["metadata"]
+            and not is_leaving(pod)
         ]
 
     def _state(self, pod: Object) -> _Asked:
         return self._asked.setdefault(pod["metadata"]["uid"], _Asked())
 
-    async def _ask(self, pod: Object, fetch: Fetch, next_at: float) -> None:
-        state = self._state(pod)
-        state.next_at = next_at
-        url = _url(pod)
-        async with self._slots:
-            try:
-                if _is_ready(pod):
-                    status, body = await fetch(url + METRICS_PATH)
-                    if status == 200:
-                        state.report = _serving(body)
-                else:
-                    _, body = await fetch(url + READY_PATH)
-                    state.report = PodReport(progress=progress(body))
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
-                # Between two containers, or another engine's image: the last answer stands.
-                logger.debug("no report of pod %s: %s", pod["metadata"]["name"], error)
+    def _known(self, pods: Iterable[Object]) -> Reports:
+        return {pod["metadata"]["name"]: report for pod in pods if (report := self._state(pod).report) is not None}
 
-    def _publish(self, key: ServiceKey, pods: list[Object]) -> None:
+    async def _ask(self, key: ServiceKey, pod: Object, fetch: Fetch, period: float) -> None:
+        state, uid, clock = self._state(pod), pod["metadata"]["uid"], asyncio.get_running_loop()
+        state.next_at = math.inf  # it is being asked
+        begun = clock.time()
+        try:
+            async with self._slots:
+                state.report = await (_numbers if serves(pod) else _progress)(_url(pod), fetch)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
+            # Between two containers, or another engine's image: the last answer stands.
+            logger.debug("no report of pod %s: %s", pod["metadata"]["name"], error)
+            if serves(pod):
+                self._loads.silent(uid)
+        else:
+            if serves(pod):
+                self._tell(key, uid, state.report, stands=2 * period + STANDS)
+        finally:
+            state.next_at = begun + period
+        self._publish(key)
+
+    def _tell(self, key: ServiceKey, uid: str, report: PodReport, *, stands: float) -> None:
+        if report.waiting is None or report.running is None:
+            self._loads.silent(uid)
+        else:
+            self._loads.heard(key, uid, Load(report.waiting, report.running), stands=stands)
+
+    def _publish(self, key: ServiceKey) -> None:
+        if self._store.service(key) is None:
+            return  # deleted while its pod was asked
         now = asyncio.get_running_loop().time()
-        known = {pod["metadata"]["name"]: report for pod in pods if (report := self._state(pod).report) is not None}
+        known = self._known(self._reachable(key))
         told = self._told.setdefault(key, _Told())
         if worth_telling(told.reports, known, now - told.at):
             self._told[key] = _Told(known, now)
@@ -192,16 +247,23 @@ class Scraper:
             self._changed(key)
 
 
-def _serving(body: bytes) -> PodReport:
+async def _numbers(url: str, fetch: Fetch) -> PodReport:
+    status, body = await fetch(url + METRICS_PATH)
+    if status != 200:
+        raise ValueError(f"{METRICS_PATH} answered {status}")
     text = body.decode(errors="replace")
     return PodReport(
         progress=Progress(Stage.READY), waiting=gauge(text, Metric.WAITING), running=gauge(text, Metric.RUNNING)
     )
 
 
-def _is_ready(pod: Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+async def _progress(url: str, fetch: Fetch) -> PodReport:
+    _, body = await fetch(url + READY_PATH)
+    return PodReport(progress=progress(body))
+
+
+def _is_scaled(service: Object | None) -> bool:
+    return service is not None and bool(service["spec"].get("autoscaling"))
 
 
 def _url(pod: Object) -> str:

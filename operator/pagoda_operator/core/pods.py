@@ -8,7 +8,7 @@ from typing import Final
 from pagoda_engine.contract import ExitCode, Progress, Stage
 from pagoda_operator.api.names import MODEL_ANNOTATION, Object
 from pagoda_operator.api.status import Failure
-from pagoda_operator.builders.pod import MODEL_CONTAINER
+from pagoda_operator.builders.pod import ENGINE_CONTAINER, MODEL_CONTAINER
 from pagoda_operator.core.facts import PodReport
 
 IMAGE_PULL: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
@@ -66,6 +66,18 @@ def is_ready(pod: Object) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
 
 
+def serves(pod: Object) -> bool:
+    """Whether the engine has come up, so that requests may run there: a replica that is not ready for a moment still
+    has its streams."""
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return is_ready(pod) or any(s["name"] == ENGINE_CONTAINER and s.get("started") for s in statuses)
+
+
+def is_leaving(pod: Object) -> bool:
+    """Whether the pod is ending its streams; its place in the Deployment is no longer its own."""
+    return "deletionTimestamp" in pod["metadata"]
+
+
 def runs_model(pod: Object, uri: str) -> bool:
     """Whether the pod was made for this model, and not for one that the spec named before."""
     return bool(pod["metadata"].get("annotations", {}).get(MODEL_ANNOTATION) == uri)
@@ -84,20 +96,16 @@ def slowest_progress(pods: Iterable[Object], reports: Mapping[str, PodReport]) -
     found = [
         report.progress
         for pod in pods
-        if not _leaving(pod) and not is_ready(pod)
+        if not is_leaving(pod) and not is_ready(pod)
         if (report := reports.get(pod["metadata"]["name"])) is not None and report.progress is not None
         if report.progress.stage not in (Stage.READY, Stage.DRAINING)
     ]
     return min(found, key=lambda progress: (order.index(progress.stage), progress.percent or 0.0), default=None)
 
 
-def _leaving(pod: Object) -> bool:
-    return "deletionTimestamp" in pod["metadata"]
-
-
 def _problems(pod: Object) -> Iterator[Failure]:
     """What is or was wrong in a pod; a pod that is leaving is past caring."""
-    if _leaving(pod):
+    if is_leaving(pod):
         return
     status = pod.get("status", {})
     name, started = pod["metadata"]["name"], status.get("startTime") or pod["metadata"].get("creationTimestamp")

@@ -7,10 +7,12 @@ from aiohttp import web
 
 from pagoda_engine.contract import Metric, Progress, Stage
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, POD
+from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.scrape import Scraper, gauge, progress, worth_telling
 from pagoda_operator.controller.store import Store
 from pagoda_operator.core.facts import PodReport
+from pagoda_operator.scaling.load import Load
 
 KEY = ServiceKey("default", "qwen")
 
@@ -111,16 +113,17 @@ async def engine():
     await runner.cleanup()
 
 
-def service():
-    return {"metadata": {"namespace": "default", "name": "qwen", "uid": "u1", "resourceVersion": "1"}}
+def service(**spec):
+    metadata = {"namespace": "default", "name": "qwen", "uid": "u1", "resourceVersion": "1"}
+    return {"metadata": metadata, "spec": spec}
 
 
-def pod(port, version, ready=False):
+def pod(port, version, ready=False, name="pod-a"):
     return {
         "metadata": {
             "namespace": "default",
-            "name": "pod-a",
-            "uid": "u2",
+            "name": name,
+            "uid": f"uid-of-{name}",
             "resourceVersion": str(version),
             "labels": {"pagoda.dev/service": "qwen"},
         },
@@ -137,7 +140,7 @@ async def test_a_pod_on_its_way_is_asked_for_progress_and_a_serving_one_for_numb
     store, changed = Store(), asyncio.Queue()
     store.put(INFERENCE_SERVICE, service())
     store.put(POD, pod(engine["port"], 1))
-    scraper = asyncio.create_task(Scraper(store, changed.put_nowait).run())
+    scraper = asyncio.create_task(Scraper(store, changed.put_nowait, ServiceLoads(store)).run())
     assert await changed.get() == KEY
     assert store.reports(KEY) == {"pod-a": PodReport(progress=Progress(Stage.LOADING, percent=40))}
     assert await engine["asked"].get() == "/ready"
@@ -154,7 +157,7 @@ async def test_a_pod_that_answers_nonsense_has_no_report(engine):
     store, changed = Store(), []
     store.put(INFERENCE_SERVICE, service())
     store.put(POD, pod(engine["port"], 1))
-    scraper = asyncio.create_task(Scraper(store, changed.append).run())
+    scraper = asyncio.create_task(Scraper(store, changed.append, ServiceLoads(store)).run())
     # A second question means that the first answer has been dealt with.
     assert [await engine["asked"].get() for _ in range(2)] == ["/ready", "/ready"]
     assert store.reports(KEY) == {}
@@ -174,9 +177,82 @@ def test_in_a_steady_state_nothing_is_told_for_hours(virtual):
         return 200, f"{Metric.WAITING} 0.0\n{Metric.RUNNING} 0.0\n".encode()
 
     async def scenario():
-        running = asyncio.create_task(Scraper(store, changed.append, fetch=fetch).run())
+        running = asyncio.create_task(Scraper(store, changed.append, ServiceLoads(store), fetch=fetch).run())
         await asyncio.sleep(3600)
         running.cancel()
 
     virtual(scenario())
     assert changed == [KEY]
+
+
+def numbers(waiting, running):
+    return 200, f"{Metric.WAITING} {waiting}.0\n{Metric.RUNNING} {running}.0\n".encode()
+
+
+@pytest.mark.parametrize(("spec", "period"), [({}, 5), ({"autoscaling": {"maxReplicas": 3}}, 2)])
+def test_a_service_that_is_scaled_is_asked_more_often(virtual, spec, period):
+    """And whoever scales it hears a number that is not worth a write for people yet."""
+    store, asked = Store(), []
+    store.put(INFERENCE_SERVICE, service(**spec))
+    store.put(POD, pod(8000, 1, ready=True))
+    loads = ServiceLoads(store)
+
+    async def fetch(url):
+        asked.append(asyncio.get_running_loop().time())
+        return numbers(len(asked), 1)
+
+    async def scenario():
+        running = asyncio.create_task(Scraper(store, lambda _: None, loads, fetch=fetch).run())
+        await asyncio.sleep(11)
+        assert asked == [float(time) for time in range(0, 11, period)]
+        assert loads.of("default", "qwen") == Load(len(asked), 1)
+        assert store.reports(KEY)["pod-a"].waiting == 1
+        running.cancel()
+
+    virtual(scenario())
+
+
+def test_a_pod_that_does_not_answer_keeps_nobody_else_waiting(virtual):
+    """Its answer takes 3 s to fail; the other one is heard every 2 s all the same."""
+    store, asked = Store(), []
+    store.put(INFERENCE_SERVICE, service(autoscaling={"maxReplicas": 3}))
+    store.put(POD, pod(1, 1, ready=True, name="hangs"))
+    store.put(POD, pod(2, 2, ready=True, name="answers"))
+
+    async def fetch(url):
+        if url.startswith("http://127.0.0.1:1/"):
+            await asyncio.sleep(3)
+            raise TimeoutError
+        asked.append(asyncio.get_running_loop().time())
+        return numbers(0, 0)
+
+    async def scenario():
+        scraper = Scraper(store, lambda _: None, ServiceLoads(store), fetch=fetch)
+        running = asyncio.create_task(scraper.run())
+        await scraper.asked_all.wait()
+        del asked[:]
+        await asyncio.sleep(10)
+        assert len(asked) == 5
+        running.cancel()
+
+    virtual(scenario())
+
+
+def test_pods_can_be_asked_at_once(virtual):
+    """Before a replica is given up, its work is to be known as it is now."""
+    store, work = Store(), {"running": 1}
+    store.put(INFERENCE_SERVICE, service())
+    store.put(POD, pod(8000, 1, ready=True))
+
+    async def fetch(url):
+        return numbers(0, work["running"])
+
+    async def scenario():
+        scraper = Scraper(store, lambda _: None, ServiceLoads(store), fetch=fetch)
+        running = asyncio.create_task(scraper.run())
+        await scraper.asked_all.wait()
+        work["running"] = 7
+        assert (await scraper.ask(KEY))["pod-a"].running == 7
+        running.cancel()
+
+    virtual(scenario())

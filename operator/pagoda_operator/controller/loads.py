@@ -1,0 +1,100 @@
+"""The load of each service, as its pods last told it, and as a gateway tells of requests that it holds.
+
+Everything is kept in this process, in every instance of the operator, so that whichever is asked can answer; a load
+moves all the time, and nothing of it is written to the cluster here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Final
+
+from pagoda_operator.controller.ownership import ServiceKey
+from pagoda_operator.controller.store import Store
+from pagoda_operator.core.pods import is_leaving, serves
+from pagoda_operator.scaling.load import Load
+
+HOLD_SECONDS: Final = 30.0
+"""How long a gateway's word stands."""
+LOOK_SECONDS: Final = 1.0
+"""Who waits for another load looks at least so often: pods come and go, and words expire, without a call of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Numbers of one pod, and until when they stand."""
+
+    load: Load
+    until: float
+
+
+class ServiceLoads:
+    """Implements `scaling.load.Loads` over the store and what pods answer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._told: dict[str, _Told | None] = {}  # by the pod's uid; None: asked, and never answered
+        self._held: dict[ServiceKey, tuple[int, float]] = {}
+        self._news: dict[ServiceKey, asyncio.Event] = {}
+
+    # --- told by the scraper -----------------------------------------------------------------------------------------
+
+    def heard(self, key: ServiceKey, uid: str, load: Load, *, stands: float) -> None:
+        """A pod told its load, which stands for so many seconds."""
+        self._told[uid] = _Told(load, _now() + stands)
+        self._wake(key)
+
+    def silent(self, uid: str) -> None:
+        """A pod did not answer, or not with numbers; those it told before stand while they are young."""
+        self._told.setdefault(uid, None)
+
+    def keep(self, uids: Set[str]) -> None:
+        """Forget all other pods, and services that are gone."""
+        self._told = {uid: told for uid, told in self._told.items() if uid in uids}
+        self._held = {key: held for key, held in self._held.items() if self._store.service(key) is not None}
+
+    # --- `Loads` -----------------------------------------------------------------------------------------------------
+
+    def of(self, namespace: str, name: str) -> Load | None:
+        key = ServiceKey(namespace, name)
+        if self._store.service(key) is None:
+            return None
+        pods = [pod for pod in self._store.pods(key) if serves(pod) and not is_leaving(pod)]
+        asked = [self._told[uid] for pod in pods if (uid := pod["metadata"]["uid"]) in self._told]
+        known = [told.load for told in asked if told is not None and told.until > _now()]
+        if asked and not known:
+            return None
+
+        def whole(known_sum: int) -> int:
+            # Replicas that fell silent are taken to be as busy as the others: neither direction follows from silence.
+            return -(-known_sum * len(asked) // len(known)) if known else 0
+
+        held, until = self._held.get(key, (0, 0.0))
+        waiting = whole(sum(load.waiting for load in known)) + (held if until > _now() else 0)
+        return Load(waiting, whole(sum(load.running for load in known)))
+
+    async def other_than(self, namespace: str, name: str, seen: Load | None) -> Load | None:
+        key = ServiceKey(namespace, name)
+        while (load := self.of(namespace, name)) == seen:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.setdefault(key, asyncio.Event()).wait(), LOOK_SECONDS)
+        return load
+
+    def activate(self, namespace: str, name: str, requests: int) -> bool:
+        key = ServiceKey(namespace, name)
+        if self._store.service(key) is None:
+            return False
+        self._held[key] = (requests, _now() + HOLD_SECONDS)
+        self._wake(key)
+        return True
+
+    def _wake(self, key: ServiceKey) -> None:
+        if (news := self._news.pop(key, None)) is not None:
+            news.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -106,8 +106,8 @@ def operator_metrics() -> str:
     """What the operator's `/metrics` exposes, asked of a real registry."""
     metrics = OperatorMetrics()
     metrics.reconciled("success", 0.0)
-    metrics.called("list", INFERENCE_SERVICE, 200)
-    metrics.follow(lambda: 0.0, lambda: 0.0)
+    metrics.called("list", INFERENCE_SERVICE, 200, 0.0)
+    metrics.follow(depth=lambda: 0.0, longest=lambda: 0.0, services=lambda: 0.0)
     metrics.follow_watch(INFERENCE_SERVICE, lambda: 0.0)
     return _metrics(metrics.text())
 

@@ -3,7 +3,8 @@
     ClusterError
     ├── NotFound        no such object, or no such kind or namespace                      404
     ├── AlreadyExists   `create` met an object of that name                               409
-    ├── Conflict        another field manager, resourceVersion or uid stands in the way   409
+    ├── Conflict        the object is not the one that was meant: resourceVersion, uid    409
+    │   └── FieldConflict   another field manager owns a field that was applied       409
     ├── Expired         the continuation of a list, or a watch's start, is too old        410
     ├── Terminating     the namespace is being deleted: nothing is made in it any more    403
     ├── Forbidden       not allowed: RBAC, a ResourceQuota                                403
@@ -11,7 +12,8 @@
     └── Unavailable     no answer, or none for now; the same call may succeed later       401, 408, 429, 5xx, silence
 
 `Forbidden` and `Invalid` have one reader, the user: their message is the server's own and ends in a condition.
-`Unavailable` has one reader, the work queue, which waits and tries again. 401 belongs there since tokens rotate.
+`Unavailable` and a plain `Conflict` have one reader, the work queue, which waits and tries again. 401 is among
+them since tokens rotate.
 """
 
 from __future__ import annotations
@@ -38,10 +40,15 @@ class AlreadyExists(ClusterError):
 
 
 class Conflict(ClusterError):
-    """Somebody else owns a field that was applied without force, or the object is not the one that was meant.
+    """An optimistic lock that failed: `replace` by resourceVersion, `delete` by uid.
 
-    The latter is an optimistic lock that failed: `replace` by resourceVersion, `delete` by uid.
+    An API server answers so too when it lost a race of its own: nothing was written, and what is live must be looked
+    at again.
     """
+
+
+class FieldConflict(Conflict):
+    """Another field manager owns a field that was applied without force; the message names both."""
 
 
 class Expired(ClusterError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
@@ -23,6 +24,7 @@ from pagoda_operator.cluster.errors import (
     ClusterError,
     Conflict,
     Expired,
+    FieldConflict,
     Forbidden,
     Invalid,
     NotFound,
@@ -43,8 +45,8 @@ ATTEMPTS: Final = 3
 
 Objects: TypeAlias = list[Object]  # inside the class, `list` is the method
 
-OnCall = Callable[[str, Resource, int], None]
-"""Told of every answer: verb (`get`, `list`, ...), resource, HTTP status, 0 where there was none."""
+OnCall = Callable[[str, Resource, int, float], None]
+"""Told of every answer: verb (`get`, `list`, ...), resource, HTTP status, 0 where there was none, seconds it took."""
 
 
 class KubernetesCluster:
@@ -178,13 +180,14 @@ class KubernetesCluster:
     async def _exchange(
         self, method: str, url: str, headers: dict[str, str], body: Object | None, verb: str, resource: Resource
     ) -> tuple[int, bytes, str | None]:
+        started = time.monotonic()
         try:
             response = await self._rest.request(method, url, headers, body, _request_timeout=self._timeout)
             answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._on_call(verb, resource, 0)
+            self._on_call(verb, resource, 0, time.monotonic() - started)
             raise Unavailable(f"no answer from the API server: {str(error) or type(error).__name__}") from error
-        self._on_call(verb, resource, response.status)
+        self._on_call(verb, resource, response.status, time.monotonic() - started)
         return response.status, answer, response.headers.get("Retry-After")
 
 
@@ -193,7 +196,7 @@ def _path(resource: Resource, obj: Object, subresource: str | None = None) -> st
     return resource.path(metadata.get("namespace"), metadata["name"], subresource)
 
 
-def _ignore(verb: str, resource: Resource, status: int) -> None:
+def _ignore(verb: str, resource: Resource, status: int, seconds: float) -> None:
     """Nobody counts the calls."""
 
 
@@ -222,6 +225,8 @@ def error_of(status: int, answer: bytes, retry_after: str | None = None) -> Clus
         message, reason, causes = f"HTTP {status}: {answer[:200].decode(errors='replace')}", "", []
     if status == 409 and reason == "AlreadyExists":
         return AlreadyExists(message, status=status)
+    if status == 409 and any(cause.get("reason") == "FieldManagerConflict" for cause in causes):
+        return FieldConflict(message, status=status)
     if status == 422 and any(cause.get("field") == "metadata.uid" for cause in causes):
         # A patch's uid is no precondition to validation but a field like others, which can't be changed.
         return Conflict(message, status=status)

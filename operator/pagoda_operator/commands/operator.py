@@ -19,12 +19,12 @@ from typing import Final
 from pagoda_engine.contract import ExitCode
 from pagoda_operator.cluster.connection import NotConfigured, connect
 from pagoda_operator.cluster.kubernetes import KubernetesCluster
-from pagoda_operator.controller.health import serve_health
+from pagoda_operator.controller.health import Checks, serve_health
 from pagoda_operator.controller.lease import LeaseElector
 from pagoda_operator.controller.metrics import OperatorMetrics
 from pagoda_operator.controller.run import Controller, LeadershipLost
 from pagoda_operator.controller.sweep import WatchSilent
-from pagoda_operator.controller.watch import KopfSource, WatchFailed
+from pagoda_operator.controller.watch import KopfSource
 from pagoda_operator.core.settings import Settings
 
 logger = logging.getLogger("pagoda_operator")
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     _log(options.log_format, options.log_level)
     try:
         return asyncio.run(_run(options, settings))
-    except (NotConfigured, LeadershipLost, WatchFailed, WatchSilent) as error:
+    except (NotConfigured, LeadershipLost, WatchSilent) as error:
         return _complain(str(error), ExitCode.CRASHED)
     except OSError as error:
         return _complain(f"--health-port {options.health_port}: {error}", ExitCode.PORT_IN_USE)
@@ -87,12 +87,13 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
         elector=elector,
         metrics=metrics,
     )
+    checks = Checks(ready=lambda: controller.ready, stuck=controller.stuck)
     running = asyncio.ensure_future(controller.run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.cancel)
     try:
-        async with serve_health(options.health_host, options.health_port, lambda: controller.ready, metrics) as port:
+        async with serve_health(options.health_host, options.health_port, checks, metrics) as port:
             logger.info("health and metrics on port %d", port)
             await running
     except asyncio.CancelledError:

@@ -1,28 +1,39 @@
 """The operator's own HTTP: /healthz, /readyz, /metrics.
 
-/healthz answers from the event loop that everything runs in, so a dead loop is a failed probe; what else can go wrong
-(a silent watch, a lost lease) ends the process by itself.
+/healthz answers from the event loop that everything runs in, so a dead loop is a failed probe, as is a reconcile that
+does not end; what else can go wrong (a silent watch, a lost lease) ends the process by itself. An API server that does
+not answer is no reason to start the operator again, and fails neither probe.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from aiohttp import web
 
 from pagoda_operator.controller.metrics import OperatorMetrics
 
 
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What is asked of the controller: whether the cluster has been read once; why it must be started again, if so."""
+
+    ready: Callable[[], bool]
+    stuck: Callable[[], str | None]
+
+
 @asynccontextmanager
-async def serve_health(host: str, port: int, ready: Callable[[], bool], metrics: OperatorMetrics) -> AsyncIterator[int]:
+async def serve_health(host: str, port: int, checks: Checks, metrics: OperatorMetrics) -> AsyncIterator[int]:
     """Serve while the context is open; gives the port, which is any free one for 0. Raises OSError."""
 
     async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok")
+        problem = checks.stuck()
+        return web.Response(status=503, text=problem) if problem else web.Response(text="ok")
 
     async def readyz(_: web.Request) -> web.Response:
-        if ready():
+        if checks.ready():
             return web.Response(text="ok")
         return web.Response(status=503, text="the cluster has not been read yet")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,25 +48,30 @@ class LeaseElector:
         self._times = times or LeaseTimes()
         self._observed: Object | None = None
         self._observed_at = 0.0
+        self._renewed_at = -math.inf
+
+    def leads(self) -> bool:
+        """Whether nobody else can have taken the Lease yet, by our own clock."""
+        return self._clock() < self._renewed_at + self._times.renew_deadline
 
     async def acquire(self) -> None:
         """Wait until the Lease is ours."""
         while True:
+            started = self._clock()
             if await self._attempt(self._times.renew_deadline):
+                self._renewed_at = started
                 return
             # Jitter, so that those who wait don't all ask at once.
             await asyncio.sleep(self._times.retry_period * random.uniform(1.0, 2.2))
 
     async def hold(self) -> None:
         """Renew the Lease; returns once it is lost or could not be renewed for `renew_deadline`."""
-        loop = asyncio.get_running_loop()
-        renewed = loop.time()
         while True:
             await asyncio.sleep(self._times.retry_period)
-            started = loop.time()
-            if await self._attempt(renewed + self._times.renew_deadline - started):
-                renewed = started
-            elif self._holder() != self.identity or loop.time() >= renewed + self._times.renew_deadline:
+            started = self._clock()
+            if await self._attempt(self._renewed_at + self._times.renew_deadline - started):
+                self._renewed_at = started
+            elif self._holder() != self.identity or not self.leads():
                 return
 
     async def release(self) -> None:
@@ -128,12 +134,15 @@ class LeaseElector:
 
     def _see(self, lease: Object) -> None:
         if self._observed is None or self._observed.get("spec") != lease.get("spec"):
-            self._observed_at = asyncio.get_running_loop().time()
+            self._observed_at = self._clock()
         self._observed = lease
 
     def _expired(self, spec: Object) -> bool:
         duration = spec.get("leaseDurationSeconds", self._times.duration)
-        return bool(asyncio.get_running_loop().time() >= self._observed_at + duration)
+        return bool(self._clock() >= self._observed_at + duration)
+
+    def _clock(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _holder(self) -> str | None:
         return None if self._observed is None else self._observed.get("spec", {}).get("holderIdentity")

@@ -24,9 +24,21 @@ class OperatorMetrics:
         self._seconds = Histogram(
             "controller_runtime_reconcile_time_seconds", "Length of a reconcile", ("controller",), registry=registry
         )
+        self._errors = Counter(
+            "controller_runtime_reconcile_errors", "Reconciles that failed", ("controller",), registry=registry
+        )
+        self._longest = Gauge(
+            "workqueue_longest_running_processor_seconds",
+            "How long the oldest reconcile has been running",
+            ("name",),
+            registry=registry,
+        )
         self._depth = Gauge("workqueue_depth", "Services that wait to be looked at", ("name",), registry=registry)
         self._calls = Counter(
             "rest_client_requests", "Calls of the API server", ("verb", "resource", "code"), registry=registry
+        )
+        self._call_seconds = Histogram(
+            "rest_client_request_duration_seconds", "Length of a call of the API server", ("verb",), registry=registry
         )
         self._services = Gauge("pagoda_operator_services", "InferenceServices that are known", registry=registry)
         self._watch_age = Gauge(
@@ -34,6 +46,9 @@ class OperatorMetrics:
             "Time since a kind's watch was last found complete by a LIST",
             ("resource",),
             registry=registry,
+        )
+        self._watch_failures = Counter(
+            "pagoda_operator_watch_failures", "How often the watch layer ended and was run anew", registry=registry
         )
         self._leader = Gauge(
             "leader_election_master_status", "1 while this is the leader", ("name",), registry=registry
@@ -44,18 +59,28 @@ class OperatorMetrics:
         """A reconcile ended: `success`, `requeue_after` or `error`."""
         self._reconciles.labels(CONTROLLER, result).inc()
         self._seconds.labels(CONTROLLER).observe(seconds)
+        if result == "error":
+            self._errors.labels(CONTROLLER).inc()
 
-    def called(self, verb: str, resource: Resource, status: int) -> None:
+    def called(self, verb: str, resource: Resource, status: int, seconds: float) -> None:
         """An API call was answered; a `cluster.kubernetes.OnCall`."""
         self._calls.labels(verb, str(resource), str(status) if status else "none").inc()
+        self._call_seconds.labels(verb).observe(seconds)
+
+    def watch_failed(self) -> None:
+        """The watch layer ended by itself."""
+        self._watch_failures.inc()
 
     def leading(self, leading: bool) -> None:
         """This operator became the leader, or is no longer."""
         self._leader.labels(CONTROLLER).set(int(leading))
 
-    def follow(self, depth: Callable[[], float], services: Callable[[], float]) -> None:
+    def follow(
+        self, *, depth: Callable[[], float], longest: Callable[[], float], services: Callable[[], float]
+    ) -> None:
         """Read these whenever metrics are asked for."""
         self._depth.labels(CONTROLLER).set_function(depth)
+        self._longest.labels(CONTROLLER).set_function(longest)
         self._services.set_function(services)
 
     def follow_watch(self, resource: Resource, age: Callable[[], float]) -> None:

@@ -21,7 +21,7 @@ class WorkQueue(Generic[Key]):
         self._max_delay = max_delay
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._dirty: set[Key] = set()  # to be processed: those in `_ready`, and those added while in hand
-        self._in_hand: set[Key] = set()
+        self._in_hand: dict[Key, float] = {}  # and since when, in the loop's time
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
 
@@ -50,12 +50,12 @@ class WorkQueue(Generic[Key]):
         self._timers[key] = loop.call_at(due, self._fire, key)
         return None
 
-    def add_failed(self, key: Key, at_least: float = 0.0) -> float:
-        """Add `key` after its back-off, at least `at_least` seconds; returns the delay."""
+    def add_failed(self, key: Key, at_least: float = 0.0, at_most: float = float("inf")) -> float:
+        """Add `key` after its back-off, at least `at_least` and else at most `at_most` seconds; returns the delay."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         # The exponent is bounded so that a key that fails for weeks does not overflow a float.
-        delay = max(at_least, min(self._base_delay * 2.0 ** min(failures, 32), self._max_delay))
+        delay = max(at_least, min(self._base_delay * 2.0 ** min(failures, 32), self._max_delay, at_most))
         self.add_after(key, delay)
         return delay
 
@@ -67,16 +67,20 @@ class WorkQueue(Generic[Key]):
         """Wait for a key and take it in hand; the caller owes a `done`, whatever happens."""
         key = await self._ready.get()
         self._dirty.discard(key)
-        self._in_hand.add(key)
+        self._in_hand[key] = asyncio.get_running_loop().time()
         return key
 
     def done(self, key: Key) -> None:
         """Give `key` out of hand. Raises ValueError where it was not in hand."""
         if key not in self._in_hand:
             raise ValueError(f"{key!r} is not in hand; each get() has one done()")
-        self._in_hand.remove(key)
+        del self._in_hand[key]
         if key in self._dirty:
             self._ready.put_nowait(key)
+
+    def longest_in_hand(self) -> float:
+        """Seconds for which the key has been in hand that was taken first; 0 where there is none."""
+        return asyncio.get_running_loop().time() - min(self._in_hand.values()) if self._in_hand else 0.0
 
     def close(self) -> None:
         """Cancel all timers; nothing is added by itself any more."""

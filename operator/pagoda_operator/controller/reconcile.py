@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.cluster.errors import Conflict, NotFound, Terminating
+from pagoda_operator.cluster.errors import Conflict, NotFound, Terminating, Unavailable
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE
 from pagoda_operator.controller.events import EventRecorder
@@ -55,6 +55,8 @@ class Reconciler:
     ) -> None:
         self.served: frozenset[str] = frozenset()
         """Kinds of optional APIs that the cluster has; whoever runs the discovery sets it."""
+        self.unreadable: dict[str, str] = {}
+        """What the operator may not read -> why; whoever reads fills it."""
         self._cluster = cluster
         self._store = store
         self._planner = planner
@@ -101,6 +103,7 @@ class Reconciler:
             nodes=self._store.nodes(),
             reports=self._store.reports(key),
             served=self.served,
+            unreadable=self.unreadable,
             conflicts=self._writer.conflicts(key),
             refused=self._writer.refused(key),
             requested=self._store.requested(key),
@@ -133,9 +136,12 @@ class Reconciler:
         }
         try:
             written = await self._cluster.apply_status(INFERENCE_SERVICE, wanted)
-        except (NotFound, Conflict):
+        except NotFound:
             logger.debug("deleted while it was reconciled", extra={"service": str(key)})
             return
+        except Conflict as conflict:
+            # Another of that name, or a race that the server lost: either way what is live must be looked at again.
+            raise Unavailable(f"the status was not written: {conflict.message}") from conflict
         self._store.put(INFERENCE_SERVICE, written)
         self._statuses[key] = _StatusWrite(sent=plan.status, kept=written.get("status", {}))
         await self._recorder.record(service, written)

@@ -16,9 +16,10 @@ import logging
 import platform
 from collections.abc import Iterable, Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import Final, NoReturn
 
-from pagoda_operator.cluster.errors import ClusterError, NotFound, Unavailable
+from pagoda_operator.cluster.errors import ClusterError, Forbidden, NotFound, Unavailable
 from pagoda_operator.cluster.interface import Cluster, WatchEvent
 from pagoda_operator.cluster.resources import CHILDREN, INFERENCE_SERVICE, NODE, OPTIONAL, POD, Resource
 from pagoda_operator.controller.events import EventRecorder
@@ -30,7 +31,7 @@ from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.queue import WorkQueue
 from pagoda_operator.controller.reconcile import Planner, Reconciler
 from pagoda_operator.controller.scrape import Fetch, Scraper
-from pagoda_operator.controller.sources import Source
+from pagoda_operator.controller.sources import Source, WatchFailed
 from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.sweep import Sweep
 from pagoda_operator.core.plan import plan
@@ -39,12 +40,21 @@ from pagoda_operator.core.settings import Settings
 logger = logging.getLogger(__name__)
 
 KINDS: Final = (INFERENCE_SERVICE, *CHILDREN, POD, NODE)
+WATCH: Final = "the watch"
+"""Stands for the kinds in what can't be read, since kopf does not say which one it was."""
 WORKERS: Final = 4
 RESYNC: Final = 600.0
 DISCOVERY: Final = 60.0
 UNREADABLE_PAUSE: Final = 5.0
+WATCH_PAUSE: Final = 1.0
+WATCH_PROVEN: Final = 30.0
 """Seconds: between two looks at every service without an event, between two discoveries, after a cluster that could
-not be read."""
+not be read, after a watch layer that ended; and after which one that was forbidden is taken to be allowed again, since
+kopf has given up by then."""
+RECONCILE_LIMIT: Final = 120.0
+"""Seconds after which a reconcile is given up and tried again: a call that hangs must not hold its service for ever."""
+OUTAGE_DELAY: Final = 30.0
+"""Longest back-off in seconds where the API server is to blame and not the service."""
 SHORTEST_REQUEUE: Final = 0.5
 FIRST_ANSWERS: Final = 10.0
 """Seconds that a new leader waits at most until all pods have been asked."""
@@ -95,19 +105,23 @@ class Controller:
             models=self._models,
             recorder=EventRecorder(cluster, instance=platform.node()),
         )
-        self._metrics.follow(lambda: len(self.queue), lambda: len(self.store.services()))
+        self._metrics.follow(
+            depth=lambda: len(self.queue),
+            longest=self.queue.longest_in_hand,
+            services=lambda: len(self.store.services()),
+        )
 
     async def run(self) -> NoReturn:
         """Run until cancelled; the Lease is released on the way out.
 
-        Raises LeadershipLost, WatchFailed, WatchSilent: start the process again.
+        Raises LeadershipLost, WatchSilent: start the process again.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._discover()
                 tasks.create_task(self._watch(), name="watch")
                 await self._prime()
-                tasks.create_task(self._sweep.run(KINDS), name="sweep")
+                tasks.create_task(self._sweep.run(self._readable), name="sweep")
                 tasks.create_task(self._scraper.run(), name="scrape")
                 if self._elector is not None:
                     logger.info("waiting to lead as %s", self._elector.identity)
@@ -132,6 +146,11 @@ class Controller:
                 await self._elector.release()
         raise AssertionError("its tasks never end by themselves")
 
+    def stuck(self) -> str | None:
+        """Why this process must be started again, or None: for a liveness probe, so never the API server's doing."""
+        longest = self.queue.longest_in_hand()
+        return f"a reconcile has not ended for {longest:.0f} s" if longest > 2 * RECONCILE_LIMIT else None
+
     def _look_at(self, keys: Iterable[ServiceKey]) -> None:
         for key in keys:
             self.queue.add(key)
@@ -140,10 +159,12 @@ class Controller:
         self._look_at(self.store.observe(event))
 
     def _resources(self) -> tuple[Resource, ...]:
-        """The kinds to watch: all that this cluster has."""
+        """The kinds to watch: all that this cluster has and shows."""
         served = self._reconciler.served
-        children = (child for child in CHILDREN if child not in OPTIONAL or child.kind in served)
-        return (INFERENCE_SERVICE, *children, POD, NODE)
+        return tuple(kind for kind in self._readable() if kind not in OPTIONAL or kind.kind in served)
+
+    def _readable(self) -> tuple[Resource, ...]:
+        return tuple(kind for kind in KINDS if str(kind) not in self._reconciler.unreadable)
 
     async def _discover(self) -> bool:
         """Find out which optional kinds there are; returns whether that changed."""
@@ -160,27 +181,44 @@ class Controller:
             return resource.kind in self._reconciler.served
 
     async def _watch(self) -> NoReturn:
-        """Run the source, and run it anew when there are other kinds to watch."""
+        """Run the source, and run it anew when it ended, or when there are other kinds to watch."""
         while True:
-            source = asyncio.create_task(self._source.run(self._resources(), self._take), name="source")
+            resources = self._resources()
+            source = asyncio.create_task(self._source.run(resources, self._take, self._sweep.soon), name="source")
             try:
-                ended, changed = False, False
-                while not (ended or changed):
-                    ended = bool((await asyncio.wait([source], timeout=DISCOVERY))[0])
-                    changed = await self._discover()
-                if not changed:
-                    await source  # raises what ended it; the end of a kind that is gone now would be no failure
+                changed = await self._until_changed(source)
             finally:
                 source.cancel()
                 await asyncio.wait([source])
-            logger.info("optional kinds are now: %s", ", ".join(sorted(self._reconciler.served)) or "none")
+            if changed:  # the end of a kind that is gone now would be no failure
+                logger.info("watching %s", ", ".join(map(str, self._resources())))
+            elif isinstance(failure := source.exception(), WatchFailed):
+                logger.warning("%s; it is run anew", failure)
+                self._metrics.watch_failed()
+                if failure.status == HTTPStatus.FORBIDDEN:
+                    self._reconciler.unreadable[WATCH] = str(failure)
+                await asyncio.sleep(WATCH_PAUSE)
+            else:
+                await source  # raises what ended it
             self._sweep.soon()
             self._look_at(self.store.services())
+
+    async def _until_changed(self, source: asyncio.Task[None]) -> bool:
+        """Wait until the source ends or there are other kinds to watch; returns whether it was the latter."""
+        while True:
+            blind = bool(self._reconciler.unreadable)
+            ended = bool((await asyncio.wait([source], timeout=WATCH_PROVEN if blind else DISCOVERY))[0])
+            if not ended and self._reconciler.unreadable.pop(WATCH, None) is not None:
+                self._look_at(self.store.services())
+            changed = await self._discover() | await self._read_again()
+            if changed or ended:
+                return changed
 
     async def _prime(self) -> None:
         while True:
             try:
-                await self._sweep.prime(self._resources())
+                for resource in self._resources():
+                    await self._read(resource)
             except NotFound:
                 logger.error("the cluster has no %s; install Pagoda's CRD", INFERENCE_SERVICE)
             except ClusterError as error:
@@ -188,9 +226,30 @@ class Controller:
             else:
                 break
             await asyncio.sleep(UNREADABLE_PAUSE)
-        for resource in self._resources():
-            self._metrics.follow_watch(resource, partial(self._sweep.age, resource))
         self.ready = True
+
+    async def _read(self, resource: Resource) -> None:
+        """Read a kind into the store. One that may not be read is a fact, which every service's status tells."""
+        try:
+            await self._sweep.prime(resource)
+        except Forbidden as error:
+            if resource == INFERENCE_SERVICE:
+                raise  # there is no status to tell it in
+            logger.error("%s can't be read: %s", resource, error)
+            self._reconciler.unreadable[str(resource)] = error.message
+        else:
+            self._reconciler.unreadable.pop(str(resource), None)
+            self._metrics.follow_watch(resource, partial(self._sweep.age, resource))
+
+    async def _read_again(self) -> bool:
+        """Try what could not be read; returns whether some of it can be now."""
+        before = [resource for resource in KINDS if str(resource) in self._reconciler.unreadable]
+        for resource in before:
+            try:
+                await self._read(resource)
+            except ClusterError as error:
+                logger.warning("%s can't be read: %s", resource, error)
+        return any(str(resource) not in self._reconciler.unreadable for resource in before)
 
     async def _lead(self, elector: LeaseElector) -> NoReturn:
         await elector.hold()
@@ -205,6 +264,10 @@ class Controller:
         while True:
             key = await self.queue.get()
             try:
+                if self._elector is not None and not self._elector.leads():
+                    # Stopped for a while (SIGSTOP, a debugger, a paused machine) this process wakes in the middle of
+                    # its work, and somebody else may be at it by now.
+                    raise LeadershipLost(f"the lease of {self._elector.identity} ran out")
                 await self._reconcile(key)
             finally:
                 self.queue.done(key)
@@ -214,12 +277,16 @@ class Controller:
         started, result = loop.time(), "success"
         context = {"service": str(key)}
         try:
-            again = await self._reconciler.reconcile(key)
-        except ClusterError as error:
+            async with asyncio.timeout(RECONCILE_LIMIT):
+                again = await self._reconciler.reconcile(key)
+        except Unavailable as error:
             result = "error"
-            asked = error.retry_after or 0.0 if isinstance(error, Unavailable) else 0.0
-            delay = self.queue.add_failed(key, at_least=asked)
+            delay = self.queue.add_failed(key, at_least=error.retry_after or 0.0, at_most=OUTAGE_DELAY)
             logger.warning("again in %.1f s: %s", delay, error, extra=context)
+        except (ClusterError, TimeoutError) as error:
+            result = "error"
+            delay = self.queue.add_failed(key)
+            logger.warning("again in %.1f s: %s", delay, str(error) or "it took too long", extra=context)
         except Exception:
             # A bug met by one service must not stop the others; it is told in full, and counted.
             result = "error"

@@ -16,13 +16,26 @@ from pagoda_operator.controller.ownership import MANAGED_BY
 
 Sink = Callable[[WatchEvent], None]
 """Takes an event in; called in the controller's event loop."""
+Listed = Callable[[], None]
+"""Told that objects came from a listing: what was gone by then is never told of. Called in the same loop."""
+
+
+class WatchFailed(Exception):
+    """The watch layer ended by itself, and can be run again; until then the operator is blind.
+
+    `status` is the HTTP status of the answer that ended it, or None.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Source(Protocol):
     """Feeds events to a sink."""
 
-    async def run(self, resources: Sequence[Resource], sink: Sink) -> None:
-        """Tell of every object of these kinds and of every change after it, until cancelled. Raises when it can't."""
+    async def run(self, resources: Sequence[Resource], sink: Sink, listed: Listed) -> None:
+        """Tell of every object of these kinds and of every change after it, until cancelled. Raises WatchFailed."""
         ...
 
 
@@ -43,7 +56,7 @@ class StreamSource:
         self._cluster = cluster
         self._namespaces = namespaces
 
-    async def run(self, resources: Sequence[Resource], sink: Sink) -> None:
+    async def run(self, resources: Sequence[Resource], sink: Sink, listed: Listed) -> None:  # noqa: ARG002
         async with asyncio.TaskGroup() as streams:
             for resource in resources:
                 for namespace in namespaces_for(resource, self._namespaces):

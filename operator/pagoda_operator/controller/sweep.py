@@ -33,7 +33,8 @@ class WatchSilent(Exception):
 
 
 class Sweep:
-    """`period` is the pause between two sweeps, `grace` what a watch may lag behind a LIST; seconds."""
+    """Seconds: `period` is the pause between two sweeps, `grace` what a watch may lag behind a LIST, `settle` the time
+    from `soon` to the sweep, in which more may come."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Sweep:
         *,
         period: float = 300.0,
         grace: float = 30.0,
+        settle: float = 3.0,
     ) -> None:
         self._due = asyncio.Event()
         self._confirmed: dict[Resource, float] = {}
@@ -53,13 +55,13 @@ class Sweep:
         self._namespaces = namespaces
         self._period = period
         self._grace = grace
+        self._settle = settle
 
-    async def prime(self, resources: Sequence[Resource]) -> None:
-        """Read everything once, so that the first plan does not take a child for missing. Raises ClusterError."""
-        for resource in resources:
-            for obj in await self._list(resource, metadata_only=False):
-                self._changed(self._store.put(resource, obj))
-            self._confirmed[resource] = asyncio.get_running_loop().time()
+    async def prime(self, resource: Resource) -> None:
+        """Read a kind whole, so that the first plan does not take a child for missing. Raises ClusterError."""
+        for obj in await self._list(resource, metadata_only=False):
+            self._changed(self._store.put(resource, obj))
+        self._confirmed[resource] = asyncio.get_running_loop().time()
 
     def age(self, resource: Resource) -> float:
         """Seconds since the view of a kind was last found complete."""
@@ -79,18 +81,18 @@ class Sweep:
             self._confirmed[resource] = asyncio.get_running_loop().time()
 
     def soon(self) -> None:
-        """Sweep in `grace` seconds: a watch is opened anew, and what ends meanwhile it will not tell."""
+        """Sweep in a moment: a watch lists anew, and what was gone by then it will not tell."""
         self._due.set()
 
-    async def run(self, resources: Sequence[Resource]) -> NoReturn:
-        """`check` for ever. Raises WatchSilent."""
+    async def run(self, resources: Callable[[], Sequence[Resource]]) -> NoReturn:
+        """`check` for ever what `resources` then says. Raises WatchSilent."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._due.wait(), self._period)
-                await asyncio.sleep(self._grace)
+                await asyncio.sleep(self._settle)
             self._due.clear()
             try:
-                await self.check(resources)
+                await self.check(resources())
             except ClusterError as error:
                 logger.warning("the cluster could not be swept: %s", error)
 

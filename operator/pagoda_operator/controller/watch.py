@@ -8,6 +8,7 @@ is younger than itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import threading
@@ -19,7 +20,7 @@ import kopf
 from pagoda_operator.cluster.connection import Connection
 from pagoda_operator.cluster.interface import Change, WatchEvent
 from pagoda_operator.cluster.resources import Resource
-from pagoda_operator.controller.sources import Sink, labels_for
+from pagoda_operator.controller.sources import Listed, Sink, WatchFailed, labels_for
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,11 @@ CREDENTIALS_LIFE: Final = datetime.timedelta(minutes=10)
 """kopf asks for new credentials so often; ServiceAccount tokens live an hour, and are renewed when 80 % are over."""
 
 
-class WatchFailed(Exception):
-    """The watch layer ended by itself; without it the operator is blind."""
+ERROR_BACKOFFS: Final = (0.5, 1.0, 2.0, 4.0, 4.0, 4.0, 4.0)
+"""Seconds between kopf's attempts at one request, which it can't be woken from: an API server that is back is not left
+waiting. After the last the watch layer ends, and is run anew."""
+STOP_SECONDS: Final = 30.0
+"""How long kopf may take to end; its thread is then left to itself."""
 
 
 class KopfSource:
@@ -38,7 +42,7 @@ class KopfSource:
         self._connection = connection
         self._namespaces = namespaces
 
-    async def run(self, resources: Sequence[Resource], sink: Sink) -> None:
+    async def run(self, resources: Sequence[Resource], sink: Sink, listed: Listed) -> None:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[WatchFailed] = loop.create_future()
         stop = threading.Event()
@@ -48,14 +52,19 @@ class KopfSource:
             if not stop.is_set():
                 loop.call_soon_threadsafe(sink, event)
 
+        def deliver_listing() -> None:
+            if not stop.is_set():
+                loop.call_soon_threadsafe(listed)
+
         def work() -> None:
             failure = WatchFailed("the watch layer ended")
             try:
-                asyncio.run(self._operate(resources, deliver, stop))
+                asyncio.run(self._operate(resources, deliver, deliver_listing, stop))
             except Exception as error:
-                failure = WatchFailed(f"the watch layer ended: {error}")
+                failure = WatchFailed(f"the watch layer ended: {error}", status=getattr(error, "status", None))
                 failure.__cause__ = error
-            loop.call_soon_threadsafe(ended.set_result, failure)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(ended.set_result, failure)
 
         thread = threading.Thread(target=work, name="watch", daemon=True)
         thread.start()
@@ -63,15 +72,15 @@ class KopfSource:
             raise await asyncio.shield(ended)
         finally:
             stop.set()
-            await asyncio.wait([ended])
+            await asyncio.wait([ended], timeout=STOP_SECONDS)
 
-    async def _operate(self, resources: Sequence[Resource], sink: Sink, stop: threading.Event) -> None:
+    async def _operate(self, resources: Sequence[Resource], sink: Sink, listed: Listed, stop: threading.Event) -> None:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
         for resource in resources:
             kopf.on.event(
                 resource.group, resource.version, resource.plural, registry=registry, id=f"watch-{resource.plural}"
-            )(_handler(resource, sink))
+            )(_handler(resource, sink, listed))
         await kopf.operator(
             registry=registry,
             settings=_settings(resources),
@@ -96,10 +105,12 @@ class KopfSource:
         )
 
 
-def _handler(resource: Resource, sink: Sink) -> Any:
+def _handler(resource: Resource, sink: Sink, listed: Listed) -> Any:
     async def on_event(event: Mapping[str, Any], **_: Any) -> None:
-        # kopf's first listing has no type.
+        # What kopf lists, at first and after a version that expired, has no type.
         sink(WatchEvent(Change(event["type"] or Change.ADDED), resource, event["object"]))
+        if event["type"] is None:
+            listed()
 
     return on_event
 
@@ -122,6 +133,8 @@ def _settings(resources: Sequence[Resource]) -> Any:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.enforce_retry_after = True
+    settings.networking.error_backoffs = ERROR_BACKOFFS
+    settings.watching.reconnect_backoff = 0.5
     # A worker lives as long as its object has events; the first listing of thousands must not wait for idle ones.
     settings.queueing.worker_limit = 256
     settings.queueing.idle_timeout = 0.05

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from pagoda_operator.cluster.errors import Conflict, FieldConflict, Forbidden, Invalid, NotFound, Unavailable
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import resource_of, resource_of_kind
 from pagoda_operator.controller.ownership import ServiceKey, controls, holder, key_of
@@ -115,8 +115,12 @@ class ChildWriter:
         resource = resource_of_kind(ref.kind)
         try:
             await self._cluster.delete(resource, key.namespace, ref.name, uid=ref.uid)
-        except (NotFound, Conflict):
+        except NotFound:
             logger.debug("%s %s was gone already", ref.kind, ref.name, extra={"service": str(key)})
+        except Conflict as conflict:
+            # A successor has the name, which our watch will show; or a race that the server lost. Forgotten by us it
+            # would be an orphan.
+            raise Unavailable(f"{ref.kind} {ref.name} was not deleted: {conflict.message}") from conflict
         else:
             logger.info("deleted %s %s", ref.kind, ref.name, extra={"service": str(key)})
         # Should a finalizer hold it a little longer, it is of no interest to us any more.
@@ -144,9 +148,9 @@ class ChildWriter:
             desired = desired | {"metadata": desired["metadata"] | {"uid": live["metadata"]["uid"]}}
         try:
             return await self._cluster.apply(resource_of(desired), desired, force=live is not None)
+        except FieldConflict as conflict:
+            raise _Foreign(conflict.message) from conflict
         except Conflict as conflict:
-            if live is None:
-                raise _Foreign(conflict.message) from conflict
             raise Unavailable(f"{desired['kind']} changed under us: {conflict.message}") from conflict
 
     def _leave(self, key: ServiceKey, child: ChildKey, wish: str, live: Object) -> bool:

@@ -38,6 +38,7 @@ class Facts:
     model      None while it is being read
     reports    by pod name; a pod that was never asked, or never answered, is absent
     served     kinds of optional APIs that the cluster has, e.g. `ScaledObject`
+    unreadable what the operator may not see -> the API server's words; while there is any, the rest can't be trusted
     conflicts  (kind, name) of a child's place that a foreign object holds -> who holds it, as a sentence. The plan
                goes on asking for such a child; the entry goes away when that succeeds
     refused    (kind, name) of a child that the API server refused (quota, policy, schema) -> its message. An entry goes
@@ -53,6 +54,7 @@ class Facts:
     nodes: tuple[Object, ...] = ()
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     served: frozenset[str] = frozenset()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
     conflicts: Mapping[tuple[str, str], str] = field(default_factory=dict)
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     requested: Mapping[str, int] = field(default_factory=dict)

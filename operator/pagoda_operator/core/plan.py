@@ -15,7 +15,7 @@ from pagoda_operator.core.decision import RETRY_SECONDS, decide
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.settings import Settings
 from pagoda_operator.core.situation import Situation
-from pagoda_operator.core.status import refused_status, status_of
+from pagoda_operator.core.status import blind_status, refused_status, status_of
 
 __all__ = ["ObjectRef", "Plan", "plan"]
 
@@ -43,13 +43,15 @@ class Plan:
 def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
     """What to do about one service. A service that is being deleted is left alone: its children go with it.
 
-    While nothing can be planned (the model can't be read, no GPU fits, the spec asks the impossible), what runs already
-    goes on running, and the status says why it does not change.
+    While nothing can be planned (the model can't be read, no GPU fits, the spec asks the impossible, children can't be
+    seen), what runs already goes on running, and the status says why it does not change.
     """
     if "deletionTimestamp" in service["metadata"]:
         return Plan((), (), service.get("status", {}), None, None)
     if problems := validate(service):
         return Plan((), (), refused_status(service, problems, facts), None, None)
+    if facts.unreadable:
+        return Plan((), (), blind_status(service, facts), None, None)
     spec = Spec.of(with_defaults(service))
     decision = decide(service, spec, facts, settings)
     apply: tuple[Object, ...] = ()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from pagoda_engine.contract import ModelFacts, Stage
 from pagoda_operator.api.names import SERVICE_LABEL, Object
 from pagoda_operator.api.spec import Spec
 from pagoda_operator.api.status import CacheStatus, GpuClass, ModelStatus, PlanStatus, QueueStatus, Status
 from pagoda_operator.builders.workload import served_name
-from pagoda_operator.core.conditions import conditions, no
+from pagoda_operator.core.conditions import Finding, conditions, no, unknown
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.findings import findings, model_cached
 from pagoda_operator.core.pods import last_failure
@@ -41,11 +42,22 @@ def status_of(situation: Situation) -> Object:
 
 def refused_status(service: Object, problems: list[str], facts: Facts) -> Object:
     """The status of a service that should never have passed validation: what there was, and why it stands still."""
-    before, generation = service.get("status", {}), service["metadata"].get("generation")
     finding = no("Invalid", "; ".join(problems))
-    told = conditions({"Ready": finding, "Planned": finding}, service, facts.now)
-    others = [c for c in before.get("conditions", []) if c["type"] not in ("Ready", "Planned")]
-    own = Status(observed_generation=generation, conditions=told).to_object()
+    return _standing_still(service, {"Ready": finding, "Planned": finding}, facts)
+
+
+def blind_status(service: Object, facts: Facts) -> Object:
+    """The status of a service whose children may be as they should, or not: the operator can't see them."""
+    unseen = "; ".join(f"{what}: {why}" for what, why in sorted(facts.unreadable.items()))
+    message = f"the operator may not see {unseen}; give its role what the chart's role has (rbac.create)"
+    return _standing_still(service, {"Ready": unknown("ClusterUnreadable", message)}, facts)
+
+
+def _standing_still(service: Object, findings: Mapping[str, Finding], facts: Facts) -> Object:
+    """What was told before, with these conditions instead of theirs."""
+    before, generation = service.get("status", {}), service["metadata"].get("generation")
+    others = [c for c in before.get("conditions", []) if c["type"] not in findings]
+    own = Status(observed_generation=generation, conditions=conditions(findings, service, facts.now)).to_object()
     return {**before, **own, "conditions": [*own["conditions"], *others]}
 
 

@@ -61,9 +61,7 @@ async def cluster(server):
         configuration.api_key["BearerToken"] = "Bearer second"
 
     calls = []
-    cluster = KubernetesCluster(
-        Connection(configuration, renew), on_call=lambda verb, resource, status: calls.append((verb, resource, status))
-    )
+    cluster = KubernetesCluster(Connection(configuration, renew), on_call=lambda *call: calls.append(call[:3]))
     cluster.calls = calls
     yield cluster
     await cluster.close()

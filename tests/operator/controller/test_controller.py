@@ -1,16 +1,18 @@
 """The whole controller over an in-memory cluster, in virtual time: hours pass, and every write is counted."""
 
 import asyncio
+import contextlib
 from contextlib import asynccontextmanager
 
 import pytest
 
 from pagoda_engine.contract import Metric, ModelFacts
-from pagoda_operator.cluster.errors import Forbidden, Terminating, Unavailable
+from pagoda_operator.cluster.errors import Conflict, Forbidden, Terminating, Unavailable
 from pagoda_operator.cluster.memory import MemoryCluster
 from pagoda_operator.cluster.resources import (
     DEPLOYMENT,
     EVENT,
+    HORIZONTAL_POD_AUTOSCALER,
     INFERENCE_SERVICE,
     LEASE,
     PERSISTENT_VOLUME_CLAIM,
@@ -22,7 +24,7 @@ from pagoda_operator.cluster.resources import (
 )
 from pagoda_operator.controller.lease import LeaseElector
 from pagoda_operator.controller.run import Controller
-from pagoda_operator.controller.sources import StreamSource
+from pagoda_operator.controller.sources import StreamSource, WatchFailed
 from pagoda_operator.controller.store import condition
 from pagoda_operator.core.facts import ModelUnreadable
 from pagoda_operator.core.settings import Settings
@@ -61,7 +63,8 @@ def qwen(name="qwen", **spec):
 async def running(cluster, *, watched=None, **options):
     """A controller at work."""
     options = {"inspect": inspect, "fetch": fetch} | options
-    controller = Controller(cluster, StreamSource(watched or cluster), Settings(), **options)
+    source = options.pop("source", None) or StreamSource(watched or cluster)
+    controller = Controller(cluster, source, Settings(), **options)
     task = asyncio.create_task(controller.run())
     try:
         yield controller
@@ -321,9 +324,9 @@ def test_a_cluster_that_does_not_answer_is_asked_again_with_back_off(virtual, re
             await asyncio.sleep(600)
             tries = [write for write in cluster.take_writes() if write[0] == "apply"]
             assert set(tries) == {("apply", "ServiceAccount", "qwen")}
-            assert 8 <= len(tries) <= 14, "0.5 s, 1 s, 2 s, ... and not for ever"
+            assert 20 <= len(tries) <= 30, "0.5 s, 1 s, 2 s, ... up to half a minute"
             cluster.refuse.clear()
-            await asyncio.sleep(300)
+            await asyncio.sleep(35)
             assert await names(world) == CHILDREN
 
     virtual(scenario())
@@ -397,10 +400,10 @@ class Source(StreamSource):
         super().__init__(cluster)
         self.cluster, self.runs = cluster, []
 
-    async def run(self, resources, sink):
+    async def run(self, resources, sink, listed):
         self.runs.append([resource.kind for resource in resources])
         await asyncio.sleep(5)
-        feeding = asyncio.create_task(super().run(resources, sink))
+        feeding = asyncio.create_task(super().run(resources, sink, listed))
         try:
             while True:
                 await asyncio.sleep(1)
@@ -447,12 +450,197 @@ def test_optional_kinds_may_come_and_go(virtual):
 
 def test_a_watch_layer_that_fails_for_no_reason_ends_the_controller(virtual):
     class Failing:
-        async def run(self, resources, sink):
+        async def run(self, resources, sink, listed):
             raise RuntimeError("no more")
 
     async def scenario():
         with pytest.raises(RuntimeError, match="no more"):
             await Controller(MemoryCluster(), Failing(), Settings(), inspect=inspect, fetch=fetch).run()
+
+    virtual(scenario())
+
+
+def test_a_watch_layer_that_failed_is_run_anew(virtual):
+    """What was deleted in between, of which no watch can tell, is found out soon."""
+
+    class Failing(StreamSource):
+        """Ends as kopf does when the API server refuses to be watched for too long."""
+
+        ends = None
+
+        async def run(self, resources, sink, listed):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(super().run(resources, sink, listed), self.ends.pop(0))
+            raise WatchFailed("the watch layer ended: 500")
+
+    async def scenario():
+        cluster = MemoryCluster()
+        source = Failing(cluster)
+        source.ends = [10.0, 10.0, 3600.0]
+        created = await cluster.create(INFERENCE_SERVICE, qwen())
+        controller = Controller(cluster, source, Settings(), inspect=inspect, fetch=fetch)
+        task = asyncio.create_task(controller.run())
+        await asyncio.sleep(10.5)
+        await cluster.delete(INFERENCE_SERVICE, "default", "qwen", uid=created["metadata"]["uid"])
+        await asyncio.sleep(30)
+        assert source.ends == []
+        assert controller.store.services() == frozenset()
+        await cluster.create(INFERENCE_SERVICE, qwen())
+        await asyncio.sleep(30)
+        assert await names(cluster) == CHILDREN
+        assert not task.done(), task.exception()
+        task.cancel()
+        await asyncio.wait([task])
+
+    virtual(scenario())
+
+
+class Secretive(MemoryCluster):
+    """A cluster whose RBAC does not let the operator list some kinds."""
+
+    hidden = frozenset()
+
+    async def list(self, resource, namespace=None, *, labels=None, metadata_only=False):
+        if resource in self.hidden:
+            raise Forbidden(f"{resource} is forbidden: cannot list", status=403)
+        return await super().list(resource, namespace, labels=labels, metadata_only=metadata_only)
+
+
+@pytest.mark.parametrize("hidden", [DEPLOYMENT, POD], ids=str)
+def test_what_may_not_be_read_is_said_and_nothing_is_written_blindly(virtual, recording, hidden):
+    """A role that lacks a verb ends in the status of every service; once it has the verb, the work is done."""
+
+    async def scenario():
+        world = Secretive()
+        world.hidden = frozenset({hidden})
+        cluster = recording(world)
+        await world.create(INFERENCE_SERVICE, qwen())
+        async with running(cluster):
+            await asyncio.sleep(60)
+            assert {write[0] for write in cluster.take_writes()} == {"status"}
+            told = condition(await world.get(INFERENCE_SERVICE, "default", "qwen"), "Ready")
+            assert (told["status"], told["reason"]) == ("Unknown", "ClusterUnreadable")
+            assert f"{hidden} is forbidden: cannot list" in told["message"]
+            await asyncio.sleep(3600)
+            assert cluster.take_writes() == [], "it is said once"
+            world.hidden = frozenset()
+            await asyncio.sleep(60)
+            assert await names(world) == CHILDREN
+            told = condition(await world.get(INFERENCE_SERVICE, "default", "qwen"), "Ready")
+            assert told["reason"] != "ClusterUnreadable"
+
+    virtual(scenario())
+
+
+def test_a_watch_that_is_forbidden_is_said_until_it_holds_again(virtual):
+    class Refused(StreamSource):
+        """Ends as kopf does, after half a minute of 403."""
+
+        refused = 3
+
+        async def run(self, resources, sink, listed):
+            while self.refused:
+                self.refused -= 1
+                await asyncio.sleep(20)
+                raise WatchFailed("pods is forbidden: cannot watch", status=403)
+            await super().run(resources, sink, listed)
+
+    async def scenario():
+        cluster = MemoryCluster()
+        await cluster.create(INFERENCE_SERVICE, qwen())
+        async with running(cluster, source=Refused(cluster)):
+            await asyncio.sleep(50)
+            told = condition(await cluster.get(INFERENCE_SERVICE, "default", "qwen"), "Ready")
+            assert told["reason"] == "ClusterUnreadable"
+            assert "pods is forbidden: cannot watch" in told["message"]
+            await asyncio.sleep(60)
+            assert await names(cluster) == CHILDREN
+            told = condition(await cluster.get(INFERENCE_SERVICE, "default", "qwen"), "Ready")
+            assert told["reason"] != "ClusterUnreadable"
+
+    virtual(scenario())
+
+
+class Losing(MemoryCluster):
+    """A cluster that loses races with itself: some calls do nothing and are answered by 409."""
+
+    losses = None
+
+    async def apply_status(self, resource, obj):
+        self._lose("status")
+        return await super().apply_status(resource, obj)
+
+    async def delete(self, resource, namespace, name, *, uid, **options):
+        self._lose("delete")
+        await super().delete(resource, namespace, name, uid=uid, **options)
+
+    def _lose(self, verb):
+        if self.losses[verb]:
+            self.losses[verb] -= 1
+            raise Conflict("the object has been modified; please apply your changes to the latest version")
+
+
+def test_a_race_that_the_server_lost_is_run_again(virtual):
+    """A 409 does not mean that the object is gone: no status stays unwritten, and no child becomes an orphan."""
+
+    async def scenario():
+        cluster = Losing()
+        cluster.losses = {"status": 3, "delete": 3}
+        service = await cluster.create(INFERENCE_SERVICE, qwen(autoscaling={"maxReplicas": 2}))
+        async with running(cluster):
+            await asyncio.sleep(60)
+            told = await cluster.get(INFERENCE_SERVICE, "default", "qwen")
+            assert condition(told, "Planned")["status"] == "True"
+            assert await cluster.list(HORIZONTAL_POD_AUTOSCALER)
+            service = told | {"spec": {k: v for k, v in told["spec"].items() if k != "autoscaling"}}
+            await cluster.acting_as("user").replace(INFERENCE_SERVICE, service)
+            await asyncio.sleep(60)
+            assert cluster.losses == {"status": 0, "delete": 0}
+            assert await cluster.list(HORIZONTAL_POD_AUTOSCALER) == []
+
+    virtual(scenario())
+
+
+def test_a_reconcile_that_hangs_is_given_up_and_tried_again(virtual):
+    class Hanging(MemoryCluster):
+        hangs = 1
+
+        async def apply(self, resource, obj, *, force):
+            if self.hangs:
+                self.hangs -= 1
+                await asyncio.Event().wait()
+            return await super().apply(resource, obj, force=force)
+
+    async def scenario():
+        cluster = Hanging()
+        await cluster.create(INFERENCE_SERVICE, qwen())
+        async with running(cluster) as controller:
+            await asyncio.sleep(60)
+            assert await names(cluster) == []
+            assert controller.stuck() is None, "that may yet be the API server's doing"
+            await asyncio.sleep(90)
+            assert await names(cluster) == CHILDREN
+
+    virtual(scenario())
+
+
+def test_an_operator_that_slept_past_its_lease_writes_nothing(virtual, recording):
+    """Stopped by SIGSTOP it wakes with keys in its queue, while somebody else may lead already."""
+
+    async def scenario():
+        cluster = recording(MemoryCluster())
+        elector = LeaseElector(cluster, "pagoda", "pagoda-operator", "one")
+        controller = Controller(
+            cluster, StreamSource(cluster), Settings(), inspect=inspect, fetch=fetch, elector=elector
+        )
+        task = asyncio.create_task(controller.run())
+        await asyncio.sleep(5)
+        elector.leads = lambda: False  # its clock has moved on
+        cluster.take_writes()
+        await cluster.cluster.create(INFERENCE_SERVICE, qwen())
+        await asyncio.wait([task])
+        assert "ran out" in str(task.exception())
+        assert [write for write in cluster.take_writes() if write[1] != "Lease"] == []
 
     virtual(scenario())
 

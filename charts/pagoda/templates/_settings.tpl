@@ -13,4 +13,6 @@ runAsUser: {{ .Values.engine.runAsUser | int64 }}
 drainDelay: {{ .Values.engine.drainDelay }}
 shutdownTimeout: {{ .Values.engine.shutdownTimeout }}
 prometheusAddress: {{ .Values.prometheusAddress | quote }}
+prometheusAuthentication: {{ .Values.prometheusAuthentication.name | quote }}
+prometheusAuthModes: {{ toJson .Values.prometheusAuthentication.modes }}
 {{- end }}

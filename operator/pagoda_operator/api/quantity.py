@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import Field
 
 _BINARY: Final = {f"{letter}i": 1024 ** (power + 1) for power, letter in enumerate("KMGTPE")}
 _DECIMAL: Final = {
@@ -18,6 +20,16 @@ _DECIMAL: Final = {
     **{letter: Fraction(1000) ** (power + 1) for power, letter in enumerate("kMGTPE")},
 }
 _GRAMMAR: Final = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?\d+))?")
+
+QUANTITY_PATTERN: Final = (
+    r"^[+]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$"
+)
+"""A quantity that is not negative; the API server's grammar, its minus sign left out."""
+
+Quantity = Annotated[
+    int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": QUANTITY_PATTERN})
+]
+"""The type of a quantity's field."""
 
 
 def parse(quantity: str | int) -> Fraction:

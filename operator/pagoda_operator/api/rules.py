@@ -4,6 +4,7 @@ local mode, side by side. A table of bad services runs against both.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ HF_URI: Final = (
     r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._%+-]*)?(/[^/ ][^ ]*[.]gguf)?$"
 )
 PYPI_URI: Final = r"^pypi://[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._+!-]*)?/[^/ ][^ ]*[.]gguf$"
+
+_CREDENTIALS: Final = ("bearer", "basic", "oauth")
+"""Modes of authentication of which KEDA takes only one (pkg/scalers/authentication)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,59 @@ RULES: Final[tuple[Rule, ...]] = (
         lambda scaling: scaling["maxReplicas"] >= scaling["minReplicas"],
         "maxReplicas must be at least minReplicas",
         "maxReplicas",
+    ),
+    Rule(
+        "spec.autoscaling",
+        "self.minReplicas > 0 || self.provider == 'keda'",
+        lambda scaling: scaling["minReplicas"] > 0 or scaling["provider"] == "keda",
+        "minReplicas 0 needs KEDA, since a HorizontalPodAutoscaler never starts the first replica: set provider to "
+        "keda, or minReplicas to 1",
+        "minReplicas",
+    ),
+    Rule(
+        "spec.autoscaling",
+        "!has(self.schedule) || self.schedule.all(entry, entry.minReplicas <= self.maxReplicas)",
+        lambda scaling: all(entry["minReplicas"] <= scaling["maxReplicas"] for entry in scaling.get("schedule", ())),
+        "minReplicas of each entry must be at most maxReplicas: lower it, or raise maxReplicas",
+        "schedule",
+    ),
+    Rule(
+        "spec.autoscaling",
+        "!has(self.fallbackReplicas) || self.fallbackReplicas <= self.maxReplicas",
+        lambda scaling: scaling.get("fallbackReplicas", 0) <= scaling["maxReplicas"],
+        "fallbackReplicas must be at most maxReplicas",
+        "fallbackReplicas",
+    ),
+    Rule(
+        "spec.autoscaling",
+        "!has(self.fallbackReplicas) || self.provider != 'hpa'",
+        lambda scaling: "fallbackReplicas" not in scaling or scaling["provider"] != "hpa",
+        "fallbackReplicas is KEDA's; a HorizontalPodAutoscaler keeps the replicas that there are: remove it",
+        "fallbackReplicas",
+    ),
+    Rule(
+        "spec.autoscaling",
+        "!has(self.prometheusAuthentication) || self.provider != 'hpa'",
+        lambda scaling: "prometheusAuthentication" not in scaling or scaling["provider"] != "hpa",
+        "prometheusAuthentication is KEDA's; a HorizontalPodAutoscaler asks no Prometheus: remove it",
+        "prometheusAuthentication",
+    ),
+    Rule(
+        "spec.autoscaling.prometheusAuthentication",
+        "self.modes.filter(mode, mode in ['bearer', 'basic', 'oauth']).size() <= 1",
+        lambda authentication: len([mode for mode in authentication["modes"] if mode in _CREDENTIALS]) <= 1,
+        "modes may hold only one of bearer, basic and oauth, once",
+        "modes",
+    ),
+    Rule(
+        "spec",
+        "!has(self.autoscaling) || !has(self.autoscaling.runningRequests) || !has(self.engine)"
+        " || !has(self.engine.maxNumSeqs) || self.autoscaling.runningRequests <= self.engine.maxNumSeqs",
+        lambda spec: (
+            spec.get("autoscaling", {}).get("runningRequests", 0) <= spec.get("engine", {}).get("maxNumSeqs", math.inf)
+        ),
+        "runningRequests must be at most engine.maxNumSeqs: a replica never runs more, so that none would be added",
+        "autoscaling",
     ),
     Rule(
         "spec",

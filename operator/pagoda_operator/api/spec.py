@@ -5,23 +5,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field
 from pydantic.config import JsonDict
 
+from pagoda_operator.api.autoscaling import Autoscaling
 from pagoda_operator.api.document import Document
 from pagoda_operator.api.names import Object
+from pagoda_operator.api.quantity import Quantity
 
-INT_OR_STRING: Final[JsonDict] = {"x-kubernetes-int-or-string": True}
 MAP_BY_NAME: Final[JsonDict] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-
-QUANTITY_PATTERN: Final = (
-    r"^[+]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$"
-)
-"""A quantity that is not negative; the API server's grammar, its minus sign left out."""
-
-Quantity = Annotated[int | str, Field(json_schema_extra={**INT_OR_STRING, "pattern": QUANTITY_PATTERN})]
 
 
 class SecretKey(Document):
@@ -143,14 +137,6 @@ class Cache(Document):
     )
     retain: bool = Field(
         default=False, description="Keep the volume when the service is deleted; the next one reuses it."
-    )
-
-
-class Autoscaling(Document):
-    min_replicas: int = Field(default=1, ge=1, le=1000, description="Fewest replicas.")
-    max_replicas: int = Field(ge=1, le=1000, description="Most replicas.")
-    waiting_requests: int = Field(
-        default=5, ge=1, le=100000, description="Waiting requests per replica above which replicas are added."
     )
 
 

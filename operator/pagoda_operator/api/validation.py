@@ -81,6 +81,8 @@ def _schema_problems(value: Any, schema: Object, path: str) -> Iterator[str]:
         case list():
             if "maxItems" in schema and len(value) > schema["maxItems"]:
                 yield f"{path}: Too many: {len(value)}: must have at most {schema['maxItems']} items"
+            if len(value) < schema.get("minItems", 0):
+                yield _invalid(path, len(value), f"{path} in body should have at least {schema['minItems']} items")
             yield from _duplicates(value, schema, path)
             for index, item in enumerate(value):
                 yield from _schema_problems(item, schema["items"], f"{path}[{index}]")

@@ -1,45 +1,113 @@
-"""KEDA's ScaledObject, for clusters that have KEDA and a Prometheus that scrapes the engines."""
+"""KEDA's ScaledObject, by Prometheus or by the operator's own scaler."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from pagoda_engine.contract import Metric
 from pagoda_operator.api.names import Object
 from pagoda_operator.builders.metadata import metadata
-from pagoda_operator.builders.scaling import scale_target, signals
+from pagoda_operator.builders.scaling import Scaling, Source, behaviour, scale_target, signals
 from pagoda_operator.builders.workload import Workload
+
+POLL_SECONDS: Final = 5
+"""How often KEDA itself looks, for the way from and to zero; in between the HPA controller does, every 15 s."""
+PATIENCE: Final = 3
+"""Readings in a row that must fail before `fallbackReplicas` counts."""
+
+OPERATOR_METRICS: Final = {
+    Metric.WAITING: "pagoda_service_requests_waiting",
+    Metric.RUNNING: "pagoda_service_requests_running",
+}
+"""What the operator itself tells Prometheus of a service's load; on its own /metrics."""
+
+_NAMES: Final = {Metric.WAITING: "waiting", Metric.RUNNING: "running"}
 
 
 def scaled_object(workload: Workload) -> Object | None:
-    """None where the service does not scale by itself."""
-    autoscaling = workload.spec.autoscaling
-    if autoscaling is None:
+    """None where the service does not scale, or not by KEDA."""
+    autoscaling, scaling = workload.spec.autoscaling, workload.scaling
+    if autoscaling is None or scaling is None or scaling.source.kind != "ScaledObject":
         return None
+    spec: Object = {
+        "scaleTargetRef": scale_target(workload.name),
+        "minReplicaCount": scaling.min_replicas,
+        "maxReplicaCount": autoscaling.max_replicas,
+        "advanced": {
+            "horizontalPodAutoscalerConfig": {
+                "behavior": behaviour(autoscaling.scale_up, autoscaling.scale_down, scaling)
+            }
+        },
+        "triggers": [
+            _trigger(workload, scaling, metric, target) for metric, target in signals(workload.spec, workload.placement)
+        ],
+    }
+    if scaling.min_replicas == 0:
+        spec |= {
+            "pollingInterval": POLL_SECONDS,
+            "cooldownPeriod": autoscaling.idle_seconds,
+            # A new service that nobody has asked yet is not taken away while its first replica starts.
+            "initialCooldownPeriod": autoscaling.idle_seconds,
+        }
+    if autoscaling.fallback_replicas is not None:
+        # Never fewer than there are: who can't see the load must not remove replicas.
+        spec["fallback"] = {
+            "failureThreshold": PATIENCE,
+            "replicas": autoscaling.fallback_replicas,
+            "behavior": "currentReplicasIfHigher",
+        }
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
         "metadata": metadata(workload, "scaler"),
-        "spec": {
-            "scaleTargetRef": scale_target(workload),
-            "minReplicaCount": autoscaling.min_replicas,
-            "maxReplicaCount": autoscaling.max_replicas,
-            "pollingInterval": 15,
-            "triggers": [_trigger(workload, metric, value) for metric, value in signals(workload, autoscaling)],
-        },
+        "spec": spec,
     }
 
 
-def _trigger(workload: Workload, metric: Metric, value: int) -> Object:
-    return {
+def _trigger(workload: Workload, scaling: Scaling, metric: Metric, target: int) -> Object:
+    if scaling.source is Source.EXTERNAL_PUSH:
+        return {
+            "type": "external-push",
+            "name": _NAMES[metric],
+            "metricType": "AverageValue",
+            "metadata": {
+                "scalerAddress": scaling.address,
+                "service": workload.name,
+                "metric": str(metric),
+                "target": str(target),
+            },
+        }
+    trigger: Object = {
         "type": "prometheus",
+        "name": _NAMES[metric],
         "metricType": "AverageValue",
         "metadata": {
-            "serverAddress": workload.prometheus_address,
-            "query": f"sum({metric}{{{_pods(workload)}}})",
-            "threshold": str(value),
-            # No series means that nobody knows, not that nobody waits: leave the replicas as they are.
+            "serverAddress": scaling.address,
+            "query": load_query(workload, metric),
+            "threshold": str(target),
+            # No series means that nobody knows, not that nobody waits.
             "ignoreNullValues": "false",
         },
     }
+    if scaling.authentication is not None:
+        trigger["authenticationRef"] = scaling.authentication
+        if scaling.auth_modes:
+            trigger["metadata"]["authModes"] = ",".join(scaling.auth_modes)
+    return trigger
+
+
+def load_query(workload: Workload, metric: Metric) -> str:
+    """PromQL for one signal: what the replicas say or what the operator says, whichever is more; nothing where neither
+    is heard.
+
+    Without replicas there are no series of theirs, and it is the operator that says 0, or how many requests a gateway
+    holds. A constant in its place (`or vector(0)`) would read 0 as well where the scrapes of busy replicas fail, and
+    they would be removed.
+    """
+    replicas = f"sum({metric}{{{_pods(workload)}}})"
+    operator = f'max({OPERATOR_METRICS[metric]}{{inferenceservice="{workload.namespace}/{workload.name}"}})'
+    # A label of its own keeps the second one beside the first instead of only in its absence.
+    return f'max({replicas} or label_replace({operator}, "by", "operator", "", ""))'
 
 
 def _pods(workload: Workload) -> str:

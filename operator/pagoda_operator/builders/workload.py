@@ -10,6 +10,7 @@ from typing import Final
 from pagoda_engine.contract import MODELS_DIR, EngineArgs
 from pagoda_operator.api.names import API_VERSION, KIND, Object
 from pagoda_operator.api.spec import Spec
+from pagoda_operator.builders.scaling import Scaling
 from pagoda_operator.planner.placement import Placement
 
 GRACE_MARGIN: Final = 10.0
@@ -22,7 +23,8 @@ _QUANTISATION: Final = re.compile(r"[.-](i?q\d\w*|b?f16|f32)$")
 class Workload:
     """One service as its pods will run: who it is, what was asked, what was planned, and where it runs.
 
-    The fields from `image` on are the operator's settings of the same meaning; times are seconds.
+    The fields from `image` to `tolerations` are the operator's settings of the same meaning; times are seconds.
+    `scaling` is None where nobody scales the service.
     """
 
     name: str
@@ -39,7 +41,7 @@ class Workload:
     run_as_user: int
     env: tuple[Object, ...]
     tolerations: tuple[Object, ...]
-    prometheus_address: str
+    scaling: Scaling | None = None
 
     @property
     def owner(self) -> Object:

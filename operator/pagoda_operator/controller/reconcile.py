@@ -57,6 +57,8 @@ class Reconciler:
         """Kinds of optional APIs that the cluster has; whoever runs the discovery sets it."""
         self.unreadable: dict[str, str] = {}
         """What the operator may not read -> why; whoever reads fills it."""
+        self.external_metrics_holder = ""
+        """Who else serves external.metrics.k8s.io; whoever asks for the group sets it."""
         self._cluster = cluster
         self._store = store
         self._planner = planner
@@ -104,6 +106,7 @@ class Reconciler:
             reports=self._store.reports(key),
             served=self.served,
             unreadable=self.unreadable,
+            external_metrics_holder=self.external_metrics_holder,
             conflicts=self._writer.conflicts(key),
             refused=self._writer.refused(key),
             requested=self._store.requested(key),

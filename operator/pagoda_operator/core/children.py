@@ -40,36 +40,19 @@ def _claim(workload: Workload, facts: Facts, _: Settings) -> Object:
     return persistent_volume_claim(workload, facts.children.get(key), may_grow=key not in facts.refused)
 
 
-def _scaled_object(workload: Workload, facts: Facts, settings: Settings) -> Object | None:
-    return scaled_object(workload) if scaler_kind(facts, settings) == "ScaledObject" else None
-
-
-def _hpa(workload: Workload, facts: Facts, settings: Settings) -> Object | None:
-    return horizontal_pod_autoscaler(workload) if scaler_kind(facts, settings) == "HorizontalPodAutoscaler" else None
-
-
 BUILDERS: Final[tuple[Builder, ...]] = (
     lambda workload, _facts, _settings: service_account(workload),
     _claim,
     lambda workload, _facts, _settings: service(workload),
     lambda workload, _facts, _settings: pod_disruption_budget(workload),
     lambda workload, _facts, _settings: deployment(workload),
-    _scaled_object,
-    _hpa,
+    lambda workload, _facts, _settings: scaled_object(workload),
+    lambda workload, _facts, _settings: horizontal_pod_autoscaler(workload),
 )
 """In the order in which children are applied: what pods refer to comes before them."""
 
 POD_NEEDS: Final = ("ServiceAccount", "PersistentVolumeClaim")
 """Pods would use a foreign object under these kinds' names, so that there are no pods while there is a conflict."""
-
-
-def scaler_kind(facts: Facts, settings: Settings) -> str | None:
-    """Which scaler a service with `spec.autoscaling` gets here, or None where there is none to be had."""
-    if settings.local:
-        return None
-    if "ScaledObject" in facts.served and settings.prometheus_address:
-        return "ScaledObject"
-    return "HorizontalPodAutoscaler"
 
 
 def wanted(workload: Workload, facts: Facts, settings: Settings) -> dict[Key, Object]:

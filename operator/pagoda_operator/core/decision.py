@@ -13,6 +13,7 @@ from pagoda_operator.api.status import ModelStatus
 from pagoda_operator.builders.workload import Workload
 from pagoda_operator.core.conditions import Finding, no, unknown, yes
 from pagoda_operator.core.facts import Facts, ModelUnreadable
+from pagoda_operator.core.scaler import scaling
 from pagoda_operator.core.settings import Settings
 from pagoda_operator.planner.gpus import PRODUCT_LABEL, GpuClass, gpu_classes, unlabelled
 from pagoda_operator.planner.placement import Unplaced, place
@@ -57,7 +58,7 @@ def decide(service: Object, spec: Spec, facts: Facts, settings: Settings) -> Dec
         run_as_user=settings.run_as_user,
         env=settings.engine_env,
         tolerations=settings.tolerations,
-        prometheus_address=settings.prometheus_address,
+        scaling=scaling(service, spec.autoscaling, facts, settings),
     )
     message = (
         f"{placement.title} for each replica, {placement.kv_tokens} tokens of KV cache; see status.plan.arithmetic"

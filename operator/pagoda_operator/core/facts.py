@@ -39,6 +39,8 @@ class Facts:
     reports    by pod name; a pod that was never asked, or never answered, is absent
     served     kinds of optional APIs that the cluster has, e.g. `ScaledObject`
     unreadable what the operator may not see -> the API server's words; while there is any, the rest can't be trusted
+    external_metrics_holder    who else serves external.metrics.k8s.io where the operator was told to, in words such as
+               `Service keda/keda-operator-metrics-apiserver`; empty where the group is free or the operator's own
     conflicts  (kind, name) of a child's place that a foreign object holds -> who holds it, as a sentence. The plan
                goes on asking for such a child; the entry goes away when that succeeds
     refused    (kind, name) of a child that the API server refused (quota, policy, schema) -> its message. An entry goes
@@ -55,6 +57,7 @@ class Facts:
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     served: frozenset[str] = frozenset()
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    external_metrics_holder: str = ""
     conflicts: Mapping[tuple[str, str], str] = field(default_factory=dict)
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     requested: Mapping[str, int] = field(default_factory=dict)

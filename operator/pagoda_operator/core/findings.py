@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pagoda_engine.contract import Stage
 from pagoda_operator.api.status import Failure
 from pagoda_operator.builders.pvc import unheeded
-from pagoda_operator.core.children import scaler_kind
 from pagoda_operator.core.conditions import Finding, no, unknown, yes
 from pagoda_operator.core.pods import FIXES, model_complete
+from pagoda_operator.core.scaling_ready import scaling_ready
 from pagoda_operator.core.situation import Situation
 
 
@@ -21,7 +21,7 @@ def findings(situation: Situation) -> Mapping[str, Finding]:
         "Planned": situation.decision.planned,
         "ModelCached": model_cached(situation),
         "WorkloadReady": workload,
-        "ScalingReady": _scaling_ready(situation),
+        "ScalingReady": scaling_ready(situation),
     }
 
 
@@ -105,29 +105,6 @@ def _was_cached(situation: Situation) -> bool:
     """Whether the same model was complete before its last pod went."""
     remembered = situation.before.get("modelFacts", {}).get("uri")
     return situation.was("ModelCached") and remembered == situation.spec.model.uri
-
-
-def _scaling_ready(situation: Situation) -> Finding:
-    if situation.spec.autoscaling is None:
-        return yes("Manual", "replicas change by hand: kubectl scale, or spec.replicas")
-    kind = scaler_kind(situation.facts, situation.settings)
-    if kind is None:
-        return no("LocalMode", "there is no scaler without a cluster; spec.replicas holds")
-    scaler = situation.facts.children.get((kind, situation.name))
-    type_ = "Ready" if kind == "ScaledObject" else "ScalingActive"
-    states = [c for c in (scaler or {}).get("status", {}).get("conditions", []) or [] if c["type"] == type_]
-    hint = ""
-    if kind == "HorizontalPodAutoscaler":
-        hint = "; it reads vllm:num_requests_waiting from the custom metrics API, which takes an adapter, or KEDA"
-    if "ScaledObject" in situation.facts.served and kind != "ScaledObject":
-        hint = "; KEDA is installed, and would be used if the operator's prometheusAddress were set"
-    if not states:
-        return unknown("ScalerStarting", f"the {kind} has not reported yet{hint}")
-    state = states[0]
-    if state["status"] == "True":
-        return yes("Automatic", f"a {kind} sets replicas")
-    reason = f"{state.get('reason', '')}: {state.get('message', '')}"
-    return Finding("Unknown" if state["status"] == "Unknown" else "False", "ScalerNotReady", f"{kind}: {reason}{hint}")
 
 
 def _with_fix(problem: Failure) -> str:

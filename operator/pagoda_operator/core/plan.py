@@ -6,6 +6,7 @@ validate -> decide (model, GPUs) -> children (what should be) -> difference (wha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.spec import Spec
@@ -13,11 +14,15 @@ from pagoda_operator.api.validation import validate, with_defaults
 from pagoda_operator.core.children import ObjectRef, replaces_pods, to_apply, to_delete, wanted
 from pagoda_operator.core.decision import RETRY_SECONDS, decide
 from pagoda_operator.core.facts import Facts
+from pagoda_operator.core.schedule import floor
 from pagoda_operator.core.settings import Settings
 from pagoda_operator.core.situation import Situation
 from pagoda_operator.core.status import blind_status, refused_status, status_of
 
 __all__ = ["ObjectRef", "Plan", "plan"]
+
+LONGEST_SLEEP: Final = 900.0
+"""Seconds after which the clock is looked at again for a schedule: it may be set meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,18 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
         delete = to_delete(desired, facts.children, decision.workload.uid)
     situation = Situation(service, spec, facts, settings, decision, replaces_pods(apply, facts.children))
     blocked = bool(facts.conflicts or facts.refused)
+    delays = (RETRY_SECONDS if blocked else None, decision.requeue_after, _until_next_turn(spec, facts))
     return Plan(
         apply=apply,
         delete=delete,
         status=status_of(situation),
-        requeue_after=RETRY_SECONDS if blocked else decision.requeue_after,
+        requeue_after=min((delay for delay in delays if delay is not None), default=None),
         model_uri=spec.model.uri,
     )
+
+
+def _until_next_turn(spec: Spec, facts: Facts) -> float | None:
+    """Seconds until the schedule says something else."""
+    if spec.autoscaling is None or (turn := floor(spec.autoscaling, facts.now).until) is None:
+        return None
+    return min((turn - facts.now).total_seconds(), LONGEST_SLEEP)

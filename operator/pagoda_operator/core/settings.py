@@ -29,7 +29,11 @@ class Settings:
     run_as_user         user, group and fsGroup of engine pods
     engine_env          env entries put on every container of every engine pod (a proxy's address, HF_ENDPOINT, ...)
     tolerations         put on every pod that asks for GPUs, before those of the spec
-    prometheus_address  Prometheus that scrapes the engines; where it is empty no KEDA ScaledObject can be made
+    prometheus_address  Prometheus that scrapes the engines, as KEDA reaches it; empty: KEDA asks no Prometheus
+    prometheus_authentication   name of a ClusterTriggerAuthentication by which KEDA asks it; empty: without
+    prometheus_auth_modes       what KEDA takes from that, its `authModes`: bearer, basic, oauth, tls, custom
+    scaler_address      host:port at which KEDA reaches this operator's external-push scaler; empty: it has none
+    external_metrics    whether the operator serves external.metrics.k8s.io, for clusters where nobody else does
     local               no cluster: no nodes, no scaler
     """
 
@@ -43,6 +47,10 @@ class Settings:
     engine_env: tuple[Object, ...] = ()
     tolerations: tuple[Object, ...] = (GPU_TOLERATION,)
     prometheus_address: str = ""
+    prometheus_authentication: str = ""
+    prometheus_auth_modes: tuple[str, ...] = ("bearer",)
+    scaler_address: str = ""
+    external_metrics: bool = False
     local: bool = False
 
     @classmethod

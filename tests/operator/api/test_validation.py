@@ -57,7 +57,21 @@ def test_what_is_valid_can_be_read_as_a_spec(patched):
                 "tolerations": [{"key": "gpu", "operator": "Exists"}],
                 "imagePullSecrets": [{"name": "pull"}],
                 "cache": {"size": "20Gi", "accessMode": "ReadWriteMany", "retain": True},
-                "autoscaling": {"minReplicas": 1, "maxReplicas": 4},
+                "autoscaling": {
+                    "minReplicas": 0,
+                    "maxReplicas": 4,
+                    "runningRequests": 20,
+                    "provider": "keda",
+                    "idleSeconds": 60,
+                    "scaleUp": {"policies": [{"type": "Percent", "value": 50, "periodSeconds": 30}]},
+                    "scaleDown": {"stabilizationWindowSeconds": 5, "selectPolicy": "Disabled", "tolerance": "0.05"},
+                    "schedule": [
+                        {"start": "0 8 * * MON-FRI", "end": "*/30 18-20 L * 5#2", "timezone": zone, "minReplicas": 2}
+                        for zone in ("Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5", "UTC")
+                    ],
+                    "fallbackReplicas": 3,
+                    "prometheusAuthentication": {"name": "thanos.querier", "modes": ["tls", "basic"]},
+                },
             }
         }
     )
@@ -73,7 +87,13 @@ def test_defaults_are_filled_where_their_parent_is_and_nowhere_else(patched):
     spec = with_defaults(service)["spec"]
     assert service == before, "the argument is left as it was"
     assert (spec["replicas"], spec["accelerator"]) == (1, "auto")
-    assert spec["autoscaling"] == {"minReplicas": 1, "maxReplicas": 2, "waitingRequests": 5}
+    assert spec["autoscaling"] == {
+        "minReplicas": 1,
+        "maxReplicas": 2,
+        "waitingRequests": 5,
+        "provider": "auto",
+        "idleSeconds": 300,
+    }
     assert "engine" not in spec
     assert "cache" not in spec
 

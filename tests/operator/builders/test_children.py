@@ -78,7 +78,7 @@ def test_a_scaler_counts_the_pods_of_its_service_only(qwen, children, pod, count
     """Prometheus anchors its regular expressions at both ends."""
     query = children(*qwen)["ScaledObject"]["spec"]["triggers"][0]["metadata"]["query"]
     pattern = re.search(r'pod=~"([^"]*)"', query)[1]
-    assert query.startswith('sum(vllm:num_requests_waiting{namespace="default",')
+    assert query.startswith('max(sum(vllm:num_requests_waiting{namespace="default",')
     assert bool(re.fullmatch(pattern, pod)) is counted
 
 

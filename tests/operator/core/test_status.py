@@ -252,27 +252,3 @@ def test_scaling_to_zero_is_wanted_and_says_how_to_come_back(world):
     assert world.reason("WorkloadReady") == ("True", "ScaledToZero")
     assert world.reason("ModelCached") == ("True", "Cached"), "the cache outlives its pods"
     assert world.service["status"]["cache"]["state"] == "Ready"
-
-
-@pytest.mark.parametrize(
-    ("scaler", "expected"),
-    [
-        ({}, ("Unknown", "ScalerStarting")),
-        ({"conditions": None}, ("Unknown", "ScalerStarting")),
-        ({"conditions": [{"type": "ScalingActive", "status": "True"}]}, ("True", "Automatic")),
-        (
-            {
-                "conditions": [
-                    {"type": "ScalingActive", "status": "False", "reason": "FailedGetPodsMetric", "message": "none"}
-                ]
-            },
-            ("False", "ScalerNotReady"),
-        ),
-    ],
-)
-def test_the_scaler_s_own_word_is_passed_on(world, scaler, expected):
-    world.edit(autoscaling={"maxReplicas": 2}).run()
-    world.child("HorizontalPodAutoscaler")["status"] = scaler
-    world.step()
-    assert world.reason("ScalingReady") == expected
-    assert world.reason() == ("True", "Serving"), "what scales it is not what serves"

@@ -140,6 +140,13 @@ class Cache(Document):
     )
 
 
+class Rollout(Document):
+    allow_downtime: bool = Field(
+        default=False,
+        description="Let the only replica end before its successor is ready, where no GPU is free for both.",
+    )
+
+
 class Spec(Document):
     model: Model = Field(description="The model to serve.")
     replicas: int = Field(
@@ -164,6 +171,7 @@ class Spec(Document):
     autoscaling: Autoscaling | None = Field(
         default=None, description="Scale on waiting requests. Absent: replicas are fixed."
     )
+    rollout: Rollout = Field(default_factory=Rollout, description="How pods of a former spec are replaced.")
     termination_grace_period_seconds: int | None = Field(
         default=None,
         ge=5,

@@ -29,7 +29,7 @@ class Reported(Document):
 
 
 class Condition(Reported):
-    type: str = Field(description="Ready, Planned, ModelCached, WorkloadReady or ScalingReady.")
+    type: str = Field(description="Ready, Planned, ModelCached, WorkloadReady, ScalingReady or UpToDate.")
     status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
     reason: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", description="Stable CamelCase word for programs.")
     message: str = Field("", description="Sentence for people; where something is wrong, it says the fix.")

@@ -16,11 +16,11 @@ from pagoda_operator.cluster.resources import INFERENCE_SERVICE, NODE, POD, Reso
 from pagoda_operator.controller.ownership import ServiceKey, concerned, controls, key_of
 from pagoda_operator.controller.trim import same, trim
 from pagoda_operator.core.facts import PodReport
+from pagoda_operator.planner.gpus import gpus_asked
 
 REMEMBERED_DEAD: Final = 4096
 """Uids of deleted objects that are remembered, so that a LIST that began before a deletion can't undo it."""
 
-GPU_RESOURCES: Final = ("nvidia.com/gpu", "amd.com/gpu")
 _OVER: Final = ("Succeeded", "Failed")
 
 
@@ -119,7 +119,7 @@ class Store:
             if other == key:
                 continue
             for pod in (self._objects[belonging] for belonging in belongings if belonging.resource == POD):
-                node, gpus = pod["spec"].get("nodeName"), _gpus(pod)
+                node, gpus = pod["spec"].get("nodeName"), gpus_asked(pod["spec"])
                 if node and gpus and pod.get("status", {}).get("phase") not in _OVER:
                     used[node] = used.get(node, 0) + gpus
         return used
@@ -204,13 +204,3 @@ def _version(obj: Object) -> int:
     Raises ValueError on one that is none.
     """
     return int(obj["metadata"]["resourceVersion"])
-
-
-def _gpus(pod: Object) -> int:
-    def asked(container: Object) -> int:
-        resources = container.get("resources", {})
-        amounts = resources.get("requests", {}) | resources.get("limits", {})
-        return sum(int(amounts.get(name, 0)) for name in GPU_RESOURCES)
-
-    spec = pod["spec"]
-    return max([sum(map(asked, spec["containers"])), *map(asked, spec["initContainers"])])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.builders.deployment import deployment
 from pagoda_operator.builders.hpa import horizontal_pod_autoscaler
 from pagoda_operator.builders.pdb import pod_disruption_budget
 from pagoda_operator.builders.pvc import persistent_volume_claim
@@ -40,27 +39,25 @@ def _claim(workload: Workload, facts: Facts, _: Settings) -> Object:
     return persistent_volume_claim(workload, facts.children.get(key), may_grow=key not in facts.refused)
 
 
-BUILDERS: Final[tuple[Builder, ...]] = (
+GROUNDS: Final[tuple[Builder, ...]] = (
     lambda workload, _facts, _settings: service_account(workload),
     _claim,
     lambda workload, _facts, _settings: service(workload),
     lambda workload, _facts, _settings: pod_disruption_budget(workload),
-    lambda workload, _facts, _settings: deployment(workload),
-    lambda workload, _facts, _settings: scaled_object(workload),
-    lambda workload, _facts, _settings: horizontal_pod_autoscaler(workload),
 )
-"""In the order in which children are applied: what pods refer to comes before them."""
+"""What pods refer to: applied before them."""
 
 POD_NEEDS: Final = ("ServiceAccount", "PersistentVolumeClaim")
 """Pods would use a foreign object under these kinds' names, so that there are no pods while there is a conflict."""
 
 
-def wanted(workload: Workload, facts: Facts, settings: Settings) -> dict[Key, Object]:
-    """Every child that there should be, stamped, in the order of BUILDERS."""
-    built = [child for build in BUILDERS if (child := build(workload, facts, settings)) is not None]
-    if any(kind in POD_NEEDS for kind, _ in facts.conflicts):
-        built = [child for child in built if child["kind"] != "Deployment"]
-    return {key_of(child): stamped(child) for child in built}
+def wanted(workload: Workload, deployment: Object, facts: Facts, settings: Settings) -> dict[Key, Object]:
+    """Every child that there should be, stamped, in the order in which they are applied."""
+    built = [build(workload, facts, settings) for build in GROUNDS]
+    if not any(kind in POD_NEEDS for kind, _ in facts.conflicts):
+        built.append(deployment)
+    built += [scaled_object(workload), horizontal_pod_autoscaler(workload)]
+    return {key_of(child): stamped(child) for child in built if child is not None}
 
 
 def to_apply(desired: Mapping[Key, Object], live: Mapping[Key, Object]) -> tuple[Object, ...]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from pagoda_engine.contract import Stage
+from pagoda_operator.api.names import UPGRADE_ANNOTATION
 from pagoda_operator.api.status import Failure
 from pagoda_operator.builders.pvc import unheeded
 from pagoda_operator.core.conditions import Finding, no, unknown, yes
-from pagoda_operator.core.pods import FIXES, model_complete
+from pagoda_operator.core.pods import FIXES, UNSCHEDULABLE, model_complete
 from pagoda_operator.core.scaling_ready import scaling_ready
 from pagoda_operator.core.situation import Situation
+from pagoda_operator.core.template import differences, digest
+
+SHOWN: Final = 5
+"""Differences that are told one by one."""
 
 
 def findings(situation: Situation) -> Mapping[str, Finding]:
@@ -22,6 +28,7 @@ def findings(situation: Situation) -> Mapping[str, Finding]:
         "ModelCached": model_cached(situation),
         "WorkloadReady": workload,
         "ScalingReady": scaling_ready(situation),
+        "UpToDate": _up_to_date(situation),
     }
 
 
@@ -52,12 +59,17 @@ def _workload_ready(situation: Situation) -> Finding:
         if spec.replicas == 0:
             return yes("ScaledToZero", "no replica is wanted, and none runs")
         return yes("AllReplicasReady", f"{_count(ready)} ready")
-    if problem := situation.problem:
+    rollout = situation.rollout
+    if situation.rolling and rollout.waits:
+        return no("RolloutBlocked", f"replicas of the former spec can't be replaced: {rollout.note}")
+    note = f"; replaced {rollout.note}" if situation.rolling and rollout.note else ""
+    problem = situation.problem
+    if problem and not (note and problem.reason == UNSCHEDULABLE and situation.leaving):
         return no(problem.reason, f"pod {problem.pod}: {_with_fix(problem)}")
     if progress := situation.progress:
-        return no(_stage_reason(progress.stage), f"{ready} of {spec.replicas} replicas ready; {progress}")
+        return no(_stage_reason(progress.stage), f"{ready} of {spec.replicas} replicas ready; {progress}{note}")
     if situation.rolling:
-        return no("RollingOut", "replicas of the former spec are being replaced")
+        return no("RollingOut", f"replicas of the former spec are being replaced{note}")
     if situation.replicas > spec.replicas:
         return no("ScalingIn", f"{situation.replicas - spec.replicas} replicas are ending their streams")
     return no("Starting", f"{ready} of {spec.replicas} replicas ready")
@@ -105,6 +117,23 @@ def _was_cached(situation: Situation) -> bool:
     """Whether the same model was complete before its last pod went."""
     remembered = situation.before.get("modelFacts", {}).get("uri")
     return situation.was("ModelCached") and remembered == situation.spec.model.uri
+
+
+def _up_to_date(situation: Situation) -> Finding:
+    """Whether pods are made as this operator would make them now. If not, nothing is wrong: it waits to be asked."""
+    newest, planned = situation.newest_template, situation.planned_deployment
+    if planned is None:
+        return unknown("NotPlanned", "nothing can be planned now")
+    if newest is None:
+        return yes("UpToDate", "the pods' template is what the operator makes of the spec today")
+    found = sorted(differences(planned.object["spec"]["template"], newest))
+    listed = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+    ask = f"kubectl annotate infsvc {situation.name} {UPGRADE_ANNOTATION}={digest(newest)} --overwrite"
+    return no(
+        "UpgradeAvailable",
+        f"the operator or its settings would make pods otherwise today: {listed}; they are replaced when their part of "
+        f"the spec changes, or by: {ask}",
+    )
 
 
 def _with_fix(problem: Failure) -> str:

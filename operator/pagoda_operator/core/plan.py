@@ -1,6 +1,6 @@
 """What to do about one service. Pure: the same service, facts and settings give the same plan.
 
-validate -> decide (model, GPUs) -> children (what should be) -> difference (what to write, what to delete) -> status
+validate -> decide (model, GPUs) -> Deployment and other children as they should be -> what to write -> status
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pagoda_operator.api.spec import Spec
 from pagoda_operator.api.validation import validate, with_defaults
 from pagoda_operator.core.children import ObjectRef, replaces_pods, to_apply, to_delete, wanted
 from pagoda_operator.core.decision import RETRY_SECONDS, decide
+from pagoda_operator.core.deployment import PlannedDeployment, plan_deployment
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.schedule import floor
 from pagoda_operator.core.settings import Settings
@@ -59,22 +60,35 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
         return Plan((), (), blind_status(service, facts), None, None)
     spec = Spec.of(with_defaults(service))
     decision = decide(service, spec, facts, settings)
+    deployment: PlannedDeployment | None = None
     apply: tuple[Object, ...] = ()
     delete: tuple[ObjectRef, ...] = ()
     if decision.workload is not None:
-        desired = wanted(decision.workload, facts, settings)
+        deployment = plan_deployment(service, decision.workload, facts)
+        desired = wanted(decision.workload, deployment.object, facts, settings)
         apply = to_apply(desired, facts.children)
         delete = to_delete(desired, facts.children, decision.workload.uid)
-    situation = Situation(service, spec, facts, settings, decision, replaces_pods(apply, facts.children))
-    blocked = bool(facts.conflicts or facts.refused)
-    delays = (RETRY_SECONDS if blocked else None, decision.requeue_after, _until_next_turn(spec, facts))
+    outdated = replaces_pods(apply, facts.children)
+    situation = Situation(service, spec, facts, settings, decision, deployment, outdated)
     return Plan(
         apply=apply,
         delete=delete,
         status=status_of(situation),
-        requeue_after=min((delay for delay in delays if delay is not None), default=None),
+        requeue_after=_look_again(situation),
         model_uri=spec.model.uri,
     )
+
+
+def _look_again(situation: Situation) -> float | None:
+    """Seconds until something may have changed that no event tells of."""
+    facts, planned = situation.facts, situation.planned_deployment
+    delays = (
+        RETRY_SECONDS if facts.conflicts or facts.refused else None,
+        situation.decision.requeue_after,
+        planned.rollout.look_again if planned is not None else None,
+        _until_next_turn(situation.spec, facts),
+    )
+    return min((delay for delay in delays if delay is not None), default=None)
 
 
 def _until_next_turn(spec: Spec, facts: Facts) -> float | None:

@@ -103,6 +103,17 @@ def slowest_progress(pods: Iterable[Object], reports: Mapping[str, PodReport]) -
     return min(found, key=lambda progress: (order.index(progress.stage), progress.percent or 0.0), default=None)
 
 
+def is_over(pod: Object) -> bool:
+    """Whether all its containers have ended for good."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def is_unschedulable(pod: Object) -> bool:
+    """Whether the scheduler found no node for it."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(c["type"] == "PodScheduled" and c.get("reason") == UNSCHEDULABLE for c in conditions)
+
+
 def _problems(pod: Object) -> Iterator[Failure]:
     """What is or was wrong in a pod; a pod that is leaving is past caring."""
     if is_leaving(pod):

@@ -10,20 +10,24 @@ from pagoda_operator.api.spec import Spec
 from pagoda_operator.api.status import Failure
 from pagoda_operator.builders.workload import claim_name
 from pagoda_operator.core.decision import Decision
+from pagoda_operator.core.deployment import PlannedDeployment
 from pagoda_operator.core.facts import Facts
-from pagoda_operator.core.pods import present_problem, runs_model, slowest_progress
+from pagoda_operator.core.pods import is_leaving, present_problem, runs_model, slowest_progress
+from pagoda_operator.core.rollout import USUAL, Rollout
 from pagoda_operator.core.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything that a status is made from. `outdated` means that the pods' template is about to change."""
+    """Everything that a status is made from. `planned_deployment` is None where nothing can be planned; `outdated`
+    means that the pods' template is about to change."""
 
     service: Object
     spec: Spec
     facts: Facts
     settings: Settings
     decision: Decision
+    planned_deployment: PlannedDeployment | None
     outdated: bool
 
     @property
@@ -63,6 +67,15 @@ class Situation:
         unseen = self._count("observedGeneration") < self.deployment["metadata"].get("generation", 0)
         return unseen and not self.was("Ready")
 
+    @property
+    def rollout(self) -> Rollout:
+        return USUAL if self.planned_deployment is None else self.planned_deployment.rollout
+
+    @property
+    def newest_template(self) -> Object | None:
+        """The template that a roll-out would bring which nobody has asked for yet."""
+        return None if self.planned_deployment is None else self.planned_deployment.newest
+
     def was(self, condition: str) -> bool:
         """Whether a condition held in the status so far."""
         return any(c["type"] == condition and c["status"] == "True" for c in self.before.get("conditions", []))
@@ -84,6 +97,11 @@ class Situation:
     @property
     def pods_of_model(self) -> tuple[Object, ...]:
         return tuple(pod for pod in self.facts.pods if runs_model(pod, self.spec.model.uri))
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a pod is on its way out, and holds its place until then."""
+        return any(is_leaving(pod) for pod in self.facts.pods)
 
     def _count(self, field: str) -> int:
         return int((self.deployment or {}).get("status", {}).get(field, 0))

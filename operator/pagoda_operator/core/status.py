@@ -66,10 +66,12 @@ def _model(spec: Spec, model: ModelFacts | None) -> ModelStatus | None:
 
 
 def _plan(situation: Situation) -> PlanStatus | None:
-    """The plan; while there is none, the one that the live pods were made by."""
-    if (workload := situation.decision.workload) is not None:
+    """The plan that the pods are made by. While nothing can be planned, and while they keep a template that would be
+    another one today, that is the plan of before."""
+    workload, before = situation.decision.workload, PlanStatus.remembered(situation.before.get("plan"))
+    if workload is not None and (before is None or situation.newest_template is None):
         return _plan_status(workload.placement)
-    return PlanStatus.remembered(situation.before.get("plan")) if situation.deployment is not None else None
+    return before if situation.deployment is not None else None
 
 
 def _plan_status(placement: Placement) -> PlanStatus:

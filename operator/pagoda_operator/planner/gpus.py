@@ -17,6 +17,7 @@ from typing import Final
 from pagoda_operator.api.names import Object
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
+GPU_RESOURCES: Final = (GPU_RESOURCE, "amd.com/gpu")
 PRODUCT_LABEL: Final = "nvidia.com/gpu.product"
 MEMORY_LABEL: Final = "nvidia.com/gpu.memory"
 
@@ -74,18 +75,49 @@ def gpu_classes(
 
 
 def _class(product: str, nodes: list[Object], requested: Mapping[str, int]) -> GpuClass:
-    free = [gpu_count(node) - requested.get(node["metadata"]["name"], 0) for node in nodes if _schedulable(node)]
+    free = [_free(node, requested) for node in nodes if _schedulable(node)]
     return GpuClass(
         product=product,
         memory_mib=min(int(node["metadata"]["labels"][MEMORY_LABEL]) for node in nodes),
         gpus_per_node=max(map(gpu_count, nodes)),
-        free_per_node=tuple(sorted((max(0, n) for n in free), reverse=True)),
+        free_per_node=tuple(sorted(free, reverse=True)),
     )
+
+
+def open_nodes(
+    nodes: Iterable[Object],
+    requested: Mapping[str, int],
+    node_selector: Mapping[str, str],
+    tolerations: Iterable[Object],
+) -> dict[str, int]:
+    """The nodes that a pod with this selector and these tolerations could be put on now, and their free GPUs."""
+    tolerated = tuple(tolerations)
+    return {
+        node["metadata"]["name"]: _free(node, requested)
+        for node in nodes
+        if _admits(node, node_selector, tolerated) and _schedulable(node)
+    }
+
+
+def _free(node: Object, requested: Mapping[str, int]) -> int:
+    return max(0, gpu_count(node) - requested.get(node["metadata"]["name"], 0))
 
 
 def gpu_count(node: Object) -> int:
     """Allocatable GPUs of a node."""
     return int(node.get("status", {}).get("allocatable", {}).get(GPU_RESOURCE, "0"))
+
+
+def gpus_asked(pod_spec: Object) -> int:
+    """GPUs that a pod holds while it runs: of its containers together, or of one that runs before them."""
+
+    def asked(container: Object) -> int:
+        resources = container.get("resources", {})
+        amounts = resources.get("requests", {}) | resources.get("limits", {})
+        return sum(int(amounts.get(name, 0)) for name in GPU_RESOURCES)
+
+    together = sum(map(asked, pod_spec.get("containers", ())))
+    return max([together, *map(asked, pod_spec.get("initContainers", ()))])
 
 
 def unlabelled(

@@ -22,7 +22,7 @@ def test_a_service_that_serves(world):
     status = world.service["status"]
     assert world.reason() == ("True", "Serving")
     assert {c["type"]: c["status"] for c in status["conditions"]} == dict.fromkeys(
-        ["Ready", "Planned", "ModelCached", "WorkloadReady", "ScalingReady"], "True"
+        ["Ready", "Planned", "ModelCached", "WorkloadReady", "ScalingReady", "UpToDate"], "True"
     )
     assert (status["ready"], status["replicas"], status["readyReplicas"]) == ("1/1", 1, 1)
     assert status["url"] == "http://smollm2.default/v1"

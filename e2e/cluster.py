@@ -18,7 +18,9 @@ from e2e.api import Api, Object
 from e2e.background import Background
 from e2e.binaries import Binaries
 from e2e.control_plane import ControlPlane
+from e2e.dns import ClusterDns
 from e2e.egress import EgressProxy
+from e2e.informer import Informer
 from e2e.network import PodNetwork
 from e2e.node_agent import NodeAgent, PodRecord
 from e2e.nodes import Machine
@@ -74,6 +76,7 @@ class Cluster:
             entrypoints={"pagoda-operator": pagoda, "pagoda-engine": pagoda},
         )
         self._background.start("node agent", self.agent.run())
+        self._background.start("cluster DNS", ClusterDns(self.api, self.network.gateway).run())
         self._background.start("provisioner", Provisioner(self.api, self.folder / "volumes").run())
 
     def check(self) -> None:
@@ -149,6 +152,13 @@ class Cluster:
             yield proxy.url
         finally:
             self._background.run(proxy.stop())
+
+    def follow(self, path: str, on_change: Callable[[Object, bool], None]) -> Informer:
+        """The collection at `path` until the end; `on_change` is called in the harness' own thread."""
+        informer = Informer(self.api, path, on_change)
+        self._background.start(f"informer of {path}", informer.run())
+        self._background.run(informer.synced())
+        return informer
 
     def records(self, namespace: str, prefix: str = "") -> list[PodRecord]:
         """The pods that ran so far, the oldest first."""

@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from e2e import binaries, cluster, diagnosis, machine, network, tiny_model
 from e2e.hub import ModelHub
+from e2e.monitoring import Prometheus
 from e2e.nodes import Machine
 from e2e.release import Release, namespace
 from e2e.resources import MemoryMeter, still_running
@@ -80,6 +81,12 @@ def release(bare_cluster: cluster.Cluster, hub: ModelHub, request: pytest.Fixtur
     installed.install()
     request.config.stash[INSTALLED] = time.monotonic() - start
     return installed
+
+
+@pytest.fixture(scope="session")
+def prometheus(bare_cluster: cluster.Cluster) -> Prometheus:
+    """What scrapes engines and operator, at `monitoring.ADDRESS` for pods."""
+    return Prometheus(bare_cluster)
 
 
 @pytest.fixture

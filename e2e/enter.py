@@ -1,10 +1,11 @@
 """Becomes a container's command inside its pod's network namespace, with mounts and a user of its own.
 
-Run as a script: `enter.py PARENT_PID --net FILE [--bind FOLDER PATH]... [--read-only FOLDER,...] [--user UID:GID] --
-COMMAND...`. What is mounted here is seen by this process and its children alone, and goes with them. With `--read-only`
-the whole tree is, except the listed folders and the bound ones: a container with `readOnlyRootFilesystem` may write to
-its volumes alone. With `--user` it has no capability but to read and search any file: an image's files are readable by
-all, and the interpreter that stands in for an image may lie in a home folder.
+Run as a script: `enter.py PARENT_PID --net FILE [--bind FOLDER PATH]... [--resolve FILE] [--read-only FOLDER,...]
+[--user UID:GID] -- COMMAND...`. `--resolve` names what is seen as /etc/resolv.conf. What is mounted here is seen by
+this process and its children alone, and goes with them. With `--read-only` the whole tree is, except the listed folders
+and the bound ones: a container with `readOnlyRootFilesystem` may write to its volumes alone. With `--user` it has no
+capability but to read and search any file: an image's files are readable by all, and the interpreter that stands in for
+an image may lie in a home folder.
 Standard library only; the system calls that Python lacks go through ctypes.
 """
 
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> NoReturn:
     parser.add_argument("parent", type=int)
     parser.add_argument("--net", required=True)
     parser.add_argument("--bind", nargs=2, action="append", default=[])
+    parser.add_argument("--resolve")
     parser.add_argument("--read-only")
     parser.add_argument("--user")
     parser.add_argument("command", nargs="+")
@@ -67,6 +69,8 @@ def main(argv: list[str]) -> NoReturn:
         if not os.path.isdir(path):
             _appear(path)
         _mount(folder, path, MS_BIND | MS_REC)
+    if options.resolve is not None:
+        _mount(options.resolve, "/etc/resolv.conf", MS_BIND)
     if options.read_only is not None:
         _make_read_only(
             [folder for folder in options.read_only.split(",") if folder], [path for _, path in options.bind]

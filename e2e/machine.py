@@ -10,7 +10,13 @@ from collections.abc import Mapping
 
 from e2e.binaries import Missing
 
-COMMANDS = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux", "openssl": "openssl"}
+COMMANDS = {
+    "ip": "iproute2",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "openssl": "openssl",
+    "prometheus": "prometheus",
+}
 """Commands and the Debian packages that bring them."""
 
 _UNATTENDED = {"DEBIAN_FRONTEND": "noninteractive"}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from e2e import enter
 from e2e.api import Api, ApiError, Object
+from e2e.dns import resolv_conf
 from e2e.network import Attachment, PodNetwork
 from e2e.pod_volumes import with_folders
 
@@ -96,6 +97,8 @@ class PodWorker:
         claims = await self._claims(pod)
         volumes = volume_folders(pod["spec"], self.folder / "volumes", claims.__getitem__)
         _own(pod["spec"], volumes)
+        names = self.folder / "resolv.conf"
+        names.write_text(resolv_conf(self._host.network.gateway, pod["metadata"]["namespace"]))
         image = pod["spec"]["containers"][0].get("image", "").rsplit(":", 1)[0].rsplit("@", 1)[0]
         return PodRunner(
             pod,
@@ -103,7 +106,7 @@ class PodWorker:
             pod_ip=attachment.ip,
             claims=claims.__getitem__,
             on_status=self._tell,
-            command_prefix=_prefix(pod["spec"], volumes, attachment, self.folder),
+            command_prefix=_prefix(pod["spec"], volumes, attachment, names),
             environment={**self._host.environment, "HOSTNAME": pod["metadata"]["name"]},
             secrets=self._host.secrets(pod["metadata"]["namespace"]),
             entrypoint=self._host.entrypoints.get(image, ()),
@@ -144,16 +147,17 @@ class PodWorker:
                 raise
 
 
-def _prefix(spec: Object, volumes: Mapping[str, Path], attachment: Attachment, folder: Path) -> list[str]:
-    """The command that enters the pod's namespaces (see `enter`)."""
+def _prefix(spec: Object, volumes: Mapping[str, Path], attachment: Attachment, names: Path) -> list[str]:
+    """The command that enters the pod's namespaces (see `enter`); `names` is its resolv.conf."""
     containers = [*spec.get("initContainers", ()), *spec["containers"]]
     mounted: dict[str, Path] = {}
     for container in containers:
         mounted |= Mounts.of(container, volumes).folders
-    binds = {path: source for path, source in mounted.items() if _can_bind(path, folder)}
+    binds = {path: source for path, source in mounted.items() if _can_bind(path, names.parent)}
     command = [sys.executable, "-I", "-S", enter.__file__, str(os.getpid()), "--net", str(attachment.namespace)]
     for path, source in binds.items():
         command += ["--bind", str(source), path]
+    command += ["--resolve", str(names)]
     if all(container.get("securityContext", {}).get("readOnlyRootFilesystem") for container in containers):
         command += ["--read-only", ",".join(str(source) for source in mounted.values())]
     if (user := spec.get("securityContext", {}).get("runAsUser")) is not None:

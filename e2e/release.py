@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
+from e2e import monitoring
 from e2e.api import Object
 from e2e.cluster import Cluster
 
@@ -37,7 +38,7 @@ class Release:
             "engine": {"env": proxy, "drainDelay": DRAIN_DELAY, "shutdownTimeout": 30},
             "env": proxy,
             "hfEndpoint": self._hub,
-            "prometheusAddress": "http://prometheus.monitoring:9090",
+            "prometheusAddress": monitoring.ADDRESS,
         }
 
     def install(self) -> None:

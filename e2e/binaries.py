@@ -33,6 +33,14 @@ class Missing(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Keda:
+    operator: Path
+    adapter: Path
+    crds: Path
+    """The folder with its CustomResourceDefinitions, one YAML file each; its other manifests are beside."""
+
+
+@dataclass(frozen=True, slots=True)
 class Binaries:
     etcd: Path
     kube_apiserver: Path
@@ -40,16 +48,19 @@ class Binaries:
     kube_scheduler: Path
     kubectl: Path
     helm: Path
-    keda_crds: Path
-    """The folder with KEDA's CustomResourceDefinitions, one YAML file each."""
+    keda: Keda
 
 
 def find(say: Callable[[str], None]) -> Binaries:
     """All programs, building what is not there yet; `say` gets a line of progress now and then. Raises Missing."""
     folder = _assets() or build("kubernetes", say)
     etcd = next(folder / name for name in ETCD_NAMES if (folder / name).exists())
+    keda = build("keda", say)
     return Binaries(
-        etcd, *(folder / name for name in CONTROL_PLANE), helm=build("helm", say) / "helm", keda_crds=_keda_crds(say)
+        etcd,
+        *(folder / name for name in CONTROL_PLANE),
+        helm=build("helm", say) / "helm",
+        keda=Keda(keda / "operator", keda / "adapter", _keda_crds(say)),
     )
 
 

@@ -31,8 +31,8 @@ ROOT = Path("/var/tmp")
 """Not /tmp: pods have their own /tmp mounted over that."""
 PREFIX = "pagoda-e2e-"
 POLL_SECONDS = 0.2
-INHERITED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PIP_INDEX_URL", "TZ")
-"""Variables that an image of this machine would hold: whom it trusts, and where its packages come from."""
+INHERITED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PIP_INDEX_URL", "PYTHONPATH", "TZ")
+"""Variables that an image of this machine would hold: whom it trusts, and where its packages come from and lie."""
 
 Found = TypeVar("Found")
 

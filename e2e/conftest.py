@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from e2e import binaries, cluster, diagnosis, machine, network, tiny_model
@@ -25,13 +25,14 @@ NODES = (Machine("cpu-1"), Machine("cpu-2"))
 METER = pytest.StashKey[MemoryMeter]()
 STARTED = pytest.StashKey[float]()
 INSTALLED = pytest.StashKey[float]()
-FAILED = pytest.StashKey[bool]()
+MEASURED = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # A terminated run cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.stash[METER] = MemoryMeter()
+    config.stash[MEASURED] = []
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -98,10 +99,14 @@ def services(bare_cluster: cluster.Cluster, release: Release, request: pytest.Fi
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_"))[:50].strip("-")
     bare_cluster.apply(namespace(name))
     yield Services(bare_cluster, name)
-    if request.node.stash.get(FAILED, False):
-        for title, text in diagnosis.sections(bare_cluster, name, release):
-            print(f"--- {title}\n{text}\n")
+    diagnosis.tell_if_failed(request.node, bare_cluster, name, release)
     bare_cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Keeps a line for the end of the run's report."""
+    return request.config.stash[MEASURED].append
 
 
 @pytest.hookimpl(wrapper=True)
@@ -110,7 +115,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.when == "call":
-        item.stash[FAILED] = report.failed
+        item.stash[diagnosis.FAILED] = report.failed
     return report
 
 
@@ -134,7 +139,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
     lines += [f"{report.duration:6.1f} s  {report.nodeid}" for report in reports if report.when == "call"]
     terminalreporter.section("e2e: time and memory")
-    for line in [*lines, f"peak memory of all processes: {peak:.1f} GiB"]:
+    for line in [*lines, *config.stash[MEASURED], f"peak memory of all processes: {peak:.1f} GiB"]:
         terminalreporter.line(line)
 
 

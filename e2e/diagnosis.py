@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
 from e2e.cluster import Cluster, KubectlError
 from e2e.release import Release
 
+FAILED = pytest.StashKey[bool]()
 TAIL_LINES = 60
 LOOKS = (
     ("services", ("get", "inferenceservices.pagoda.dev", "-o", "yaml")),
     ("pods", ("get", "pods", "-o", "wide")),
     ("pod states", ("get", "pods", "-o", "jsonpath={range .items[*]}{.metadata.name}{': '}{.status}{'\\n'}{end}")),
     ("children", ("get", "deployments,replicasets,services,endpointslices,persistentvolumeclaims,pdb")),
+    ("scalers", ("get", "horizontalpodautoscalers", "-o", "yaml")),
     ("events", ("get", "events", "--sort-by=.lastTimestamp")),
 )
+
+
+def tell_if_failed(test: pytest.Item, cluster: Cluster, namespace: str, release: Release) -> None:
+    """Print it all, where the test failed."""
+    if test.stash.get(FAILED, False):
+        for title, text in sections(cluster, namespace, release):
+            print(f"--- {title}\n{text}\n")
 
 
 def sections(cluster: Cluster, namespace: str, release: Release) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from e2e import monitoring
@@ -41,11 +42,11 @@ class Release:
             "prometheusAddress": monitoring.ADDRESS,
         }
 
-    def install(self) -> None:
-        """`helm upgrade --install`, then wait for the operator."""
+    def install(self, **changes: Any) -> None:
+        """`helm upgrade --install` with the usual values but for `changes`, then wait for the operator."""
         self._cluster.apply(namespace(NAMESPACE))
         values = self._cluster.folder / "values.yaml"
-        values.write_text(yaml.safe_dump(self.values()))
+        values.write_text(yaml.safe_dump(self.values() | changes))
         self._cluster.helm("upgrade", "--install", NAME, str(CHART), "-n", NAMESPACE, "-f", str(values))
         self._cluster.kubectl("rollout", "status", f"deployment/{NAME}", "-n", NAMESPACE, "--timeout=120s")
 

@@ -30,7 +30,7 @@ def test_kubectl_scale_works_as_on_a_deployment(services: Services) -> None:
 @pytest.fixture
 def keda(services: Services) -> Iterator[None]:
     """KEDA's kinds, as far as the API server knows them; KEDA itself does not run."""
-    folder = str(services.cluster.binaries.keda_crds)
+    folder = str(services.cluster.binaries.keda.crds)
     yield services.cluster.kubectl("apply", "--server-side", "-f", folder)
     services.cluster.kubectl("delete", "-f", folder, "--timeout=60s")
 

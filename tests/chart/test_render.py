@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_odd_values_render_objects_that_are_whole(release, values):
 
 
 def test_defaults_make_only_what_the_operator_needs(release):
-    """No Service, no monitor, nothing of another project's API groups."""
+    """One Service, for KEDA's triggers; no monitor, nothing of another project's API groups."""
     assert sorted({o["kind"] for o in release().objects}) == [
         "ClusterRole",
         "ClusterRoleBinding",
@@ -86,13 +87,33 @@ def test_defaults_make_only_what_the_operator_needs(release):
         "Deployment",
         "Role",
         "RoleBinding",
+        "Service",
         "ServiceAccount",
     ]
 
 
 def test_default_settings_are_the_codes_own_defaults(release):
-    """A fresh install and `Settings()` agree in every key, so that chart and code have one set of defaults."""
-    assert Settings.from_document(yaml.safe_load(release().settings)) == Settings()
+    """A fresh install and `Settings()` agree in every key, so that chart and code have one set of defaults.
+
+    But for the address at which the operator serves: only the chart knows it.
+    """
+    fresh = Settings.from_document(yaml.safe_load(release().settings))
+    assert fresh == dataclasses.replace(Settings(), scaler_address=fresh.scaler_address)
+
+
+def test_keda_is_told_where_the_operator_serves(release):
+    """The setting names Service, namespace and port; both lead to the operator's --scaler-port. Off, all of it goes."""
+    rendered = release({"metrics": {"serviceMonitor": {"enabled": True}}})
+    host, port = yaml.safe_load(rendered.settings)["scalerAddress"].split(":")
+    (service,) = [one for one in rendered.of("Service") if one["spec"]["ports"][0]["port"] == int(port)]
+    assert host == f"{service['metadata']['name']}.{service['metadata']['namespace']}"
+    assert service["spec"]["selector"] == rendered.one("Deployment")["spec"]["selector"]["matchLabels"]
+    ports = {one["name"]: one["containerPort"] for one in rendered.container["ports"]}
+    assert f"--scaler-port={ports[service['spec']['ports'][0]['targetPort']]}" in rendered.container["args"]
+    off = release({"scaler": {"enabled": False}})
+    assert yaml.safe_load(off.settings)["scalerAddress"] == ""
+    assert not off.of("Service")
+    assert not any("scaler" in argument for argument in off.container["args"])
 
 
 def test_settings_reach_the_operator_as_they_were_written(release, tmp_path):
@@ -189,7 +210,8 @@ def test_monitors_look_where_metrics_are(release):
     rendered = release({"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}})
     endpoint = rendered.one("PodMonitor")["spec"]["podMetricsEndpoints"][0]
     assert (endpoint["port"], endpoint["path"]) == (ENGINE_PORT_NAME, METRICS_PATH)
-    monitor, service = rendered.one("ServiceMonitor")["spec"], rendered.one("Service")
+    monitor = rendered.one("ServiceMonitor")["spec"]
+    (service,) = [one for one in rendered.of("Service") if one["metadata"]["name"].endswith("-metrics")]
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert service["spec"]["selector"] == rendered.one("Deployment")["spec"]["selector"]["matchLabels"]
     assert monitor["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
@@ -213,7 +235,7 @@ def test_probes_ask_the_health_port(release):
     """The port that the operator is told to listen on is the port that its probes and its Service name."""
     container = release().container
     options = parser().parse_args(container["args"][1:])
-    assert container["ports"] == [{"name": "health", "containerPort": options.health_port}]
+    assert {"name": "health", "containerPort": options.health_port} in container["ports"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
 

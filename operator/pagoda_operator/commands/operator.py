@@ -12,6 +12,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,10 @@ logger = logging.getLogger("pagoda_operator")
 
 LEASE_NAME: Final = "pagoda-operator"
 POD_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class PortInUse(Exception):
+    """A server of the operator can't listen; says which flag, and what is in the way."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--namespace", action="append", default=[], help="serve this namespace only; may be repeated")
     parser.add_argument("--settings", type=Path, help="YAML or JSON file with the administrator's settings")
     parser.add_argument("--kubeconfig", help="file that says where the API server is; default: KUBECONFIG, or the pod")
-    parser.add_argument("--health-host", default="0.0.0.0", help="address of /healthz, /readyz and /metrics")
+    parser.add_argument("--health-host", default="0.0.0.0", help="address that the operator's servers listen on")
     parser.add_argument("--health-port", type=int, default=8080, help="port of the same; 0 is any free port")
+    parser.add_argument("--scaler-port", type=int, help="port of KEDA's external-push triggers (gRPC); default: none")
     parser.add_argument(
         "--leader-elect", action=argparse.BooleanOptionalAction, default=True, help="let one of several operators lead"
     )
@@ -93,8 +99,15 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.cancel)
     try:
-        async with serve_health(options.health_host, options.health_port, checks, metrics) as port:
-            logger.info("health and metrics on port %d", port)
+        async with AsyncExitStack() as servers:
+            health = serve_health(options.health_host, options.health_port, checks, metrics)
+            logger.info("health and metrics on port %d", await _listen(servers, "--health-port", health))
+            if options.scaler_port is not None:
+                # gRPC takes 12 MiB: only who serves by it loads it.
+                from pagoda_operator.scaling.external_push import serve_external_push
+
+                scaler = serve_external_push(options.health_host, options.scaler_port, controller.loads)
+                logger.info("KEDA's triggers on port %d", await _listen(servers, "--scaler-port", scaler))
             await running
     except asyncio.CancelledError:
         logger.info("stopped")
@@ -103,6 +116,14 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
         await asyncio.wait([running])
         await cluster.close()
     return ExitCode.OK
+
+
+async def _listen(servers: AsyncExitStack, flag: str, server: AbstractAsyncContextManager[int]) -> int:
+    """Its port. Raises PortInUse."""
+    try:
+        return await servers.enter_async_context(server)
+    except OSError as error:
+        raise PortInUse(f"{flag}: {error}") from None
 
 
 def _own_namespace() -> str:

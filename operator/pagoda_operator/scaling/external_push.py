@@ -41,10 +41,6 @@ class LoadUnknown(Exception):
     """Nobody knows the load of the service; KEDA then keeps the replicas, or falls back where told so."""
 
 
-class PortInUse(Exception):
-    """The address can't be listened on."""
-
-
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """Who asks: a trigger of type `external-push` with the metadata `service`, `metric` and `target`."""
@@ -151,7 +147,7 @@ class ExternalPush:
 
 @asynccontextmanager
 async def serve_external_push(host: str, port: int, loads: Loads) -> AsyncIterator[int]:
-    """Serve while the context is open; gives the port, which is any free one for 0. Raises PortInUse."""
+    """Serve while the context is open; gives the port, which is any free one for 0. Raises OSError."""
     # Without this option two processes may share a port, and half of KEDA's calls get lost.
     server = grpc.aio.server(options=(*KEEPALIVE, ("grpc.so_reuseport", 0)))
     scaler = ExternalPush(loads)
@@ -159,7 +155,7 @@ async def serve_external_push(host: str, port: int, loads: Loads) -> AsyncIterat
     try:
         bound = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
-        raise PortInUse(f"can't listen on {host}:{port}: {error}") from None
+        raise OSError(f"can't listen on {host}:{port}: {error}") from None
     await server.start()
     try:
         yield bound

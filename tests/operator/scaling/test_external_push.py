@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message_factory import GetMessages
 from grpc_tools import protoc
 
-from pagoda_operator.scaling.external_push import PortInUse, serve_external_push
+from pagoda_operator.scaling.external_push import serve_external_push
 from pagoda_operator.scaling.keda_protocol import CLASSES
 from pagoda_operator.scaling.load import Load
 
@@ -205,6 +205,6 @@ async def test_keda_is_told_that_targets_are_not_streamed(keda):
 
 async def test_a_port_in_use_is_named(loads):
     async with serve_external_push("127.0.0.1", 0, loads) as port:
-        with pytest.raises(PortInUse, match=f"127.0.0.1:{port}"):
+        with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
             async with serve_external_push("127.0.0.1", port, loads):
                 pass

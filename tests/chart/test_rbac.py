@@ -22,7 +22,7 @@ SERVED = {
     "inferenceservices/status.pagoda.dev": {"patch"},
     "inferenceservices/finalizers.pagoda.dev": {"update"},
     **{str(child): OWN for child in resources.CHILDREN},
-    str(resources.POD): FOLLOW,
+    str(resources.POD): FOLLOW | {"patch"},
     str(resources.EVENT): {"create"},
 }
 """In every namespace that is served."""

@@ -149,5 +149,9 @@ class Status(Reported):
 
     def to_object(self) -> Object:
         """Plain JSON values; what is absent or empty is left out."""
-        document = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return {key: value for key, value in document.items() if value != []}
+        return _without_empty(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def _without_empty(document: Object) -> Object:
+    kept = {key: value for key, value in document.items() if value != []}
+    return {key: _without_empty(value) if isinstance(value, dict) else value for key, value in kept.items()}

@@ -10,13 +10,13 @@ from pagoda_operator.builders.workload import Workload
 
 
 def deployment(workload: Workload) -> Object:
-    """Replicas always come from the service's spec: scalers write that, and nobody else writes here."""
+    """Scalers and users write the service's own replicas, and nobody else writes here."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(workload, "engine"),
         "spec": {
-            "replicas": workload.spec.replicas,
+            "replicas": workload.replicas,
             "revisionHistoryLimit": 3,
             # Loading is progress that a Deployment can't see.
             "progressDeadlineSeconds": LOAD_SECONDS,

@@ -24,13 +24,15 @@ class Workload:
     """One service as its pods will run: who it is, what was asked, what was planned, and where it runs.
 
     The fields from `image` to `tolerations` are the operator's settings of the same meaning; times are seconds.
-    `scaling` is None where nobody scales the service.
+    `replicas` is what the Deployment is to have now, which can be more than the spec asks for. `scaling` is None where
+    nobody scales the service.
     """
 
     name: str
     namespace: str
     uid: str
     spec: Spec
+    replicas: int
     placement: Placement
     download_bytes: int
     image: str

@@ -1,4 +1,5 @@
-"""Events on a service (`kubectl describe`): one for each turn of a headline condition, none in a steady state."""
+"""Events on a service (`kubectl describe`): one for each turn of a headline condition and each change of its replicas,
+none in a steady state."""
 
 from __future__ import annotations
 
@@ -42,10 +43,18 @@ def turns(before: Object, after: Object) -> Iterator[tuple[str, str, str]]:
             name == "Planned" or old.get("status") == "True" or new.get("reason") in BLOCKED
         ):
             yield "Warning", new.get("reason", f"Not{name}"), new.get("message", "")
+    if (decision := _last_decision(after)) not in (None, _last_decision(before)):
+        word = "ScaledOut" if decision["to"] > decision["from"] else "ScaledIn"
+        yield "Normal", word, f"from {decision['from']} to {decision['to']} replicas: {decision['reason']}"
     old_failure = before.get("status", {}).get("lastFailure") or {}
     new_failure = after.get("status", {}).get("lastFailure") or {}
     if new_failure and new_failure.get("reason") != old_failure.get("reason"):
         yield "Warning", new_failure["reason"], new_failure.get("message", "")
+
+
+def _last_decision(service: Object) -> Object | None:
+    decisions = service.get("status", {}).get("scaling", {}).get("lastDecisions")
+    return decisions[0] if decisions else None
 
 
 class EventRecorder:

@@ -11,12 +11,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pagoda_operator.api.names import Object
+from pagoda_operator.api.status import QueueStatus
 from pagoda_operator.cluster.errors import Conflict, NotFound, Terminating, Unavailable
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE
 from pagoda_operator.controller.events import EventRecorder
+from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.models import ModelReader
 from pagoda_operator.controller.ownership import ServiceKey, key_of
+from pagoda_operator.controller.scale_in import ScaleIn
+from pagoda_operator.controller.scrape import Scraper
 from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.writer import ChildWriter
 from pagoda_operator.core.facts import Facts
@@ -51,6 +55,8 @@ class Reconciler:
         settings: Settings,
         *,
         models: ModelReader,
+        scraper: Scraper,
+        loads: ServiceLoads,
         recorder: EventRecorder,
     ) -> None:
         self.served: frozenset[str] = frozenset()
@@ -64,8 +70,10 @@ class Reconciler:
         self._planner = planner
         self._settings = settings
         self._models = models
+        self._loads = loads
         self._recorder = recorder
         self._writer = ChildWriter(cluster, store)
+        self._scale_in = ScaleIn(cluster, store, scraper.ask)
         self._statuses: dict[ServiceKey, _StatusWrite] = {}
 
     async def reconcile(self, key: ServiceKey) -> float | None:
@@ -104,6 +112,7 @@ class Reconciler:
             pods=self._store.pods(key),
             nodes=self._store.nodes(),
             reports=self._store.reports(key),
+            load=self._load(key),
             served=self.served,
             unreadable=self.unreadable,
             external_metrics_holder=self.external_metrics_holder,
@@ -117,10 +126,15 @@ class Reconciler:
         model = self._models.facts(service)
         return plan if model is None else self._planner(service, replace(facts, model=model), self._settings)
 
+    def _load(self, key: ServiceKey) -> QueueStatus | None:
+        load = self._loads.of(*key)
+        return None if load is None else QueueStatus(waiting=load.waiting, running=load.running)
+
     async def _carry_out(self, service: Object, plan: Plan) -> bool:
         """Apply and prune; returns whether any fact is another one now."""
         changed = False
         for child in plan.apply:
+            await self._scale_in.before(service, child)
             changed |= await self._writer.apply(service, child)
         for ref in plan.delete:
             changed |= await self._writer.delete(service, ref)

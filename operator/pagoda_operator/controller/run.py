@@ -103,6 +103,8 @@ class Controller:
             planner,
             settings,
             models=self._models,
+            scraper=self._scraper,
+            loads=self.loads,
             recorder=EventRecorder(cluster, instance=platform.node()),
         )
         self._metrics.follow(

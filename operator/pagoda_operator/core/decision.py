@@ -32,7 +32,7 @@ class Decision:
     requeue_after: float | None = None
 
 
-def decide(service: Object, spec: Spec, facts: Facts, settings: Settings) -> Decision:
+def decide(service: Object, spec: Spec, facts: Facts, settings: Settings, replicas: int) -> Decision:
     model = _known_model(service, spec, facts)
     if model is None:
         return _without_model(facts.model)
@@ -48,6 +48,7 @@ def decide(service: Object, spec: Spec, facts: Facts, settings: Settings) -> Dec
         namespace=service["metadata"]["namespace"],
         uid=service["metadata"]["uid"],
         spec=spec,
+        replicas=replicas,
         placement=placement,
         download_bytes=model.download_bytes,
         image=settings.engine_image,

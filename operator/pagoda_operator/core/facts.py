@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pagoda_engine.contract import ModelFacts, Progress
 from pagoda_operator.api.names import Object
+from pagoda_operator.api.status import QueueStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Facts:
     nodes      every Node of the cluster; none in local mode
     model      None while it is being read
     reports    by pod name; a pod that was never asked, or never answered, is absent
+    load       all replicas' load at this very moment, where known; for texts that are told once, since it moves all the
+               time: `reports` are what may be told, and change slowly
     served     kinds of optional APIs that the cluster has, e.g. `ScaledObject`
     unreadable what the operator may not see -> the API server's words; while there is any, the rest can't be trusted
     external_metrics_holder    who else serves external.metrics.k8s.io where the operator was told to, in words such as
@@ -55,6 +58,7 @@ class Facts:
     pods: tuple[Object, ...] = ()
     nodes: tuple[Object, ...] = ()
     reports: Mapping[str, PodReport] = field(default_factory=dict)
+    load: QueueStatus | None = None
     served: frozenset[str] = frozenset()
     unreadable: Mapping[str, str] = field(default_factory=dict)
     external_metrics_holder: str = ""

@@ -41,24 +41,27 @@ def _ready(situation: Situation, workload: Finding) -> Finding:
         return Finding("False", planned.reason, planned.message + former)
     if blocked := _blocked(situation):
         return Finding("False", blocked.reason, blocked.message + former)
-    if situation.spec.replicas == 0:
-        return no("ScaledToZero", f"no replica runs; kubectl scale infsvc {situation.name} --replicas=1 starts one")
+    if situation.wanted.count == 0:
+        fix = f"kubectl scale infsvc {situation.name} --replicas=1 starts one"
+        if situation.spec.autoscaling is not None:
+            fix = "the next request that a gateway holds for it starts one"
+        return no("ScaledToZero", f"no replica runs; {fix}")
     if ready and not situation.rolling:
-        return yes("Serving", f"{_count(ready)} of {situation.spec.replicas} answering")
+        return yes("Serving", f"{_count(ready)} of {situation.wanted.count} answering")
     return Finding("False", workload.reason, workload.message + former)
 
 
 def _workload_ready(situation: Situation) -> Finding:
-    spec, ready = situation.spec, situation.ready_replicas
+    wanted, ready = situation.wanted.count, situation.ready_replicas
     if blocked := _blocked(situation):
         return blocked
     if situation.deployment is None:
         return unknown("NotStarted", "there are no pods yet")
-    settled = not situation.rolling and situation.replicas == spec.replicas
-    if settled and ready == spec.replicas:
-        if spec.replicas == 0:
-            return yes("ScaledToZero", "no replica is wanted, and none runs")
-        return yes("AllReplicasReady", f"{_count(ready)} ready")
+    settled = not situation.rolling and situation.replicas == wanted
+    if settled and ready == wanted:
+        if wanted == 0:
+            return yes("ScaledToZero", "no replica is wanted, and none runs" + _leaving(situation))
+        return yes("AllReplicasReady", f"{_count(ready)} ready" + _leaving(situation))
     rollout = situation.rollout
     if situation.rolling and rollout.waits:
         return no("RolloutBlocked", f"replicas of the former spec can't be replaced: {rollout.note}")
@@ -67,12 +70,17 @@ def _workload_ready(situation: Situation) -> Finding:
     if problem and not (note and problem.reason == UNSCHEDULABLE and situation.leaving):
         return no(problem.reason, f"pod {problem.pod}: {_with_fix(problem)}")
     if progress := situation.progress:
-        return no(_stage_reason(progress.stage), f"{ready} of {spec.replicas} replicas ready; {progress}{note}")
+        return no(_stage_reason(progress.stage), f"{ready} of {wanted} replicas ready; {progress}{note}")
     if situation.rolling:
         return no("RollingOut", f"replicas of the former spec are being replaced{note}")
-    if situation.replicas > spec.replicas:
-        return no("ScalingIn", f"{situation.replicas - spec.replicas} replicas are ending their streams")
-    return no("Starting", f"{ready} of {spec.replicas} replicas ready")
+    if situation.replicas > wanted:
+        return no("ScalingIn", f"{_count(situation.replicas - wanted)} to be given up")
+    return no("Starting", f"{ready} of {wanted} replicas ready")
+
+
+def _leaving(situation: Situation) -> str:
+    leaving = situation.leaving
+    return f"; {_count(leaving)} more to go as soon as the last stream ends" if leaving else ""
 
 
 def _blocked(situation: Situation) -> Finding | None:

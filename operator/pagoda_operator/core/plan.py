@@ -1,6 +1,7 @@
 """What to do about one service. Pure: the same service, facts and settings give the same plan.
 
-validate -> decide (model, GPUs) -> Deployment and other children as they should be -> what to write -> status
+validate -> replicas -> decide (model, GPUs) -> Deployment and other children as they should be -> what to write
+-> status
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pagoda_operator.core.children import ObjectRef, replaces_pods, to_apply, to
 from pagoda_operator.core.decision import RETRY_SECONDS, decide
 from pagoda_operator.core.deployment import PlannedDeployment, plan_deployment
 from pagoda_operator.core.facts import Facts
+from pagoda_operator.core.replicas import Replicas, Standing, replicas
 from pagoda_operator.core.schedule import floor
 from pagoda_operator.core.settings import Settings
 from pagoda_operator.core.situation import Situation
@@ -59,7 +61,8 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
     if facts.unreadable:
         return Plan((), (), blind_status(service, facts), None, None)
     spec = Spec.of(with_defaults(service))
-    decision = decide(service, spec, facts, settings)
+    wanted_replicas = _replicas(service, spec, facts)
+    decision = decide(service, spec, facts, settings, wanted_replicas.count)
     deployment: PlannedDeployment | None = None
     apply: tuple[Object, ...] = ()
     delete: tuple[ObjectRef, ...] = ()
@@ -69,7 +72,7 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
         apply = to_apply(desired, facts.children)
         delete = to_delete(desired, facts.children, decision.workload.uid)
     outdated = replaces_pods(apply, facts.children)
-    situation = Situation(service, spec, facts, settings, decision, deployment, outdated)
+    situation = Situation(service, spec, facts, settings, decision, wanted_replicas, deployment, outdated)
     return Plan(
         apply=apply,
         delete=delete,
@@ -96,3 +99,9 @@ def _until_next_turn(spec: Spec, facts: Facts) -> float | None:
     if spec.autoscaling is None or (turn := floor(spec.autoscaling, facts.now).until) is None:
         return None
     return min((turn - facts.now).total_seconds(), LONGEST_SLEEP)
+
+
+def _replicas(service: Object, spec: Spec, facts: Facts) -> Replicas:
+    deployment = facts.children.get(("Deployment", service["metadata"]["name"]))
+    standing = None if deployment is None else Standing.of(deployment, facts.pods)
+    return replicas(spec.replicas, spec.autoscaling.max_replicas if spec.autoscaling else None, standing)

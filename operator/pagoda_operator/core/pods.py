@@ -73,6 +73,17 @@ def serves(pod: Object) -> bool:
     return is_ready(pod) or any(s["name"] == ENGINE_CONTAINER and s.get("started") for s in statuses)
 
 
+def is_placed(pod: Object) -> bool:
+    """Whether the scheduler found a node for the pod."""
+    return bool(pod["spec"].get("nodeName"))
+
+
+def is_loading(pod: Object) -> bool:
+    """Whether the pod is on its way to its first answer, and nothing is wrong with it."""
+    over = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return is_placed(pod) and not (over or serves(pod) or is_leaving(pod) or any(_problems(pod)))
+
+
 def is_leaving(pod: Object) -> bool:
     """Whether the pod is ending its streams; its place in the Deployment is no longer its own."""
     return "deletionTimestamp" in pod["metadata"]

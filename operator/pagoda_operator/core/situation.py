@@ -13,20 +13,22 @@ from pagoda_operator.core.decision import Decision
 from pagoda_operator.core.deployment import PlannedDeployment
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.pods import is_leaving, present_problem, runs_model, slowest_progress
+from pagoda_operator.core.replicas import Replicas
 from pagoda_operator.core.rollout import USUAL, Rollout
 from pagoda_operator.core.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything that a status is made from. `planned_deployment` is None where nothing can be planned; `outdated`
-    means that the pods' template is about to change."""
+    """Everything that a status is made from. `wanted` are the Deployment's replicas as decided; `planned_deployment` is
+    None where nothing can be planned; `outdated` means that the pods' template is about to change."""
 
     service: Object
     spec: Spec
     facts: Facts
     settings: Settings
     decision: Decision
+    wanted: Replicas
     planned_deployment: PlannedDeployment | None
     outdated: bool
 
@@ -99,9 +101,9 @@ class Situation:
         return tuple(pod for pod in self.facts.pods if runs_model(pod, self.spec.model.uri))
 
     @property
-    def leaving(self) -> bool:
-        """Whether a pod is on its way out, and holds its place until then."""
-        return any(is_leaving(pod) for pod in self.facts.pods)
+    def leaving(self) -> int:
+        """Pods on their way out, which hold their places until then."""
+        return sum(map(is_leaving, self.facts.pods))
 
     def _count(self, field: str) -> int:
         return int((self.deployment or {}).get("status", {}).get(field, 0))

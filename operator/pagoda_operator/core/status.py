@@ -14,6 +14,7 @@ from pagoda_operator.core.conditions import Finding, conditions, no, unknown
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.findings import findings, model_cached
 from pagoda_operator.core.pods import last_failure
+from pagoda_operator.core.scaling_status import scaling_status
 from pagoda_operator.core.situation import Situation
 from pagoda_operator.planner.placement import Placement
 
@@ -27,7 +28,7 @@ def status_of(situation: Situation) -> Object:
         conditions=conditions(findings(situation), service, situation.facts.now),
         replicas=situation.replicas,
         ready_replicas=situation.ready_replicas,
-        ready=f"{situation.ready_replicas}/{spec.replicas}",
+        ready=f"{situation.ready_replicas}/{situation.wanted.count}",
         selector=f"{SERVICE_LABEL}={situation.name}",
         url=settings.service_url.format(name=situation.name, namespace=metadata["namespace"]),
         model=served_name(spec),
@@ -36,6 +37,7 @@ def status_of(situation: Situation) -> Object:
         rejected=situation.decision.rejected,
         cache=_cache(situation),
         queue=_queue(situation),
+        scaling=scaling_status(situation),
         last_failure=last_failure(situation.facts.pods, situation.failure_before),
     ).to_object()
 

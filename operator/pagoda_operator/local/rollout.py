@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pagoda_operator.api.names import Object
+from pagoda_operator.core.deletion_cost import ANNOTATION
 from pagoda_operator.local.pod_status import is_ready
 
 TEMPLATE_HASH = "pod-template-hash"
@@ -142,9 +143,13 @@ class Rollout:
 
 
 def _expendable_first(pods: Sequence[Object]) -> list[Object]:
-    """In the order in which a ReplicaSet gives pods up: not ready before ready, then the newest first."""
+    """In the order in which a ReplicaSet gives pods up: not ready before ready, then by cost, then the newest first."""
     newest = sorted(pods, key=_age, reverse=True)
-    return sorted(newest, key=is_ready)
+    return sorted(newest, key=lambda pod: (is_ready(pod), _cost(pod)))
+
+
+def _cost(pod: Object) -> int:
+    return int(pod["metadata"].get("annotations", {}).get(ANNOTATION, 0))
 
 
 def _age(pod: Object) -> tuple[str, int]:

@@ -34,9 +34,13 @@ from pagoda_operator.api.crd import custom_resource_definition
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE
 from pagoda_operator.commands.operator import parser as operator_parser
 from pagoda_operator.controller.metrics import OperatorMetrics
+from pagoda_operator.scaling.load import Load
 
 REPOSITORY = Path(__file__).parents[2]
 VALUES = REPOSITORY / "charts" / "pagoda" / "values.yaml"
+OWN_LISTS = ("schedule", "policies")
+"""Lists whose items are fields of ours to document."""
+
 BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -109,6 +113,7 @@ def operator_metrics() -> str:
     metrics.called("list", INFERENCE_SERVICE, 200, 0.0)
     metrics.follow(depth=lambda: 0.0, longest=lambda: 0.0, services=lambda: 0.0)
     metrics.follow_watch(INFERENCE_SERVICE, lambda: 0.0)
+    metrics.follow_loads(lambda: [("default/qwen", Load(waiting=0, running=0))])
     return _metrics(metrics.text())
 
 
@@ -145,8 +150,10 @@ def _fields(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str, str, st
         place = f"{path}.{name}"
         default = f"`{json.dumps(field['default'])}`" if "default" in field else "required" if name in required else ""
         yield f"`{place}`", _type(field), default, field.get("description", "") + _limits(field)
-        # Lists of objects are Kubernetes' own words (env, tolerations, conditions): known, or to be looked up there.
         yield from _fields(field, place)
+        # Most lists of objects are Kubernetes' own words (env, tolerations, conditions): known, or looked up there.
+        if name in OWN_LISTS:
+            yield from _fields(field["items"], f"{place}[]")
 
 
 def _type(field: Mapping[str, Any]) -> str:

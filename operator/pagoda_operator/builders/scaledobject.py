@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pagoda_engine.contract import Metric
-from pagoda_operator.api.names import Object
+from pagoda_operator.api.names import RUNNING_METRIC, SERVICE_METRIC_LABEL, WAITING_METRIC, Object
 from pagoda_operator.builders.metadata import metadata
 from pagoda_operator.builders.scaling import Scaling, Source, behaviour, scale_target, signals
 from pagoda_operator.builders.workload import Workload
@@ -15,12 +15,7 @@ POLL_SECONDS: Final = 5
 PATIENCE: Final = 3
 """Readings in a row that must fail before `fallbackReplicas` counts."""
 
-OPERATOR_METRICS: Final = {
-    Metric.WAITING: "pagoda_service_requests_waiting",
-    Metric.RUNNING: "pagoda_service_requests_running",
-}
-"""What the operator itself tells Prometheus of a service's load; on its own /metrics."""
-
+OPERATOR_METRICS: Final = {Metric.WAITING: WAITING_METRIC, Metric.RUNNING: RUNNING_METRIC}
 _NAMES: Final = {Metric.WAITING: "waiting", Metric.RUNNING: "running"}
 
 
@@ -38,9 +33,7 @@ def scaled_object(workload: Workload) -> Object | None:
                 "behavior": behaviour(autoscaling.scale_up, autoscaling.scale_down, scaling)
             }
         },
-        "triggers": [
-            _trigger(workload, scaling, metric, target) for metric, target in signals(workload.spec, workload.placement)
-        ],
+        "triggers": _triggers(workload, scaling),
     }
     if scaling.min_replicas == 0:
         spec |= {
@@ -64,25 +57,38 @@ def scaled_object(workload: Workload) -> Object | None:
     }
 
 
-def _trigger(workload: Workload, scaling: Scaling, metric: Metric, target: int) -> Object:
+def _triggers(workload: Workload, scaling: Scaling) -> list[Object]:
+    asked = signals(workload.spec, workload.placement)
     if scaling.source is Source.EXTERNAL_PUSH:
-        return {
-            "type": "external-push",
-            "name": _NAMES[metric],
-            "metricType": "AverageValue",
-            "metadata": {
-                "scalerAddress": scaling.address,
-                "service": workload.name,
-                "metric": str(metric),
-                "target": str(target),
-            },
-        }
+        return [_pushed(_NAMES[metric], workload, scaling, metric, target) for metric, target in asked]
+    triggers = [_queried(workload, scaling, metric, target) for metric, target in asked]
+    if scaling.push_address and scaling.min_replicas == 0:
+        # From zero: a request that a gateway holds is told at once, not after a scrape and a poll.
+        triggers += [_pushed("activation", workload, scaling, *asked[0])]
+    return triggers
+
+
+def _pushed(name: str, workload: Workload, scaling: Scaling, metric: Metric, target: int) -> Object:
+    return {
+        "type": "external-push",
+        "name": name,
+        "metricType": "AverageValue",
+        "metadata": {
+            "scalerAddress": scaling.push_address,
+            "service": workload.name,
+            "metric": str(metric),
+            "target": str(target),
+        },
+    }
+
+
+def _queried(workload: Workload, scaling: Scaling, metric: Metric, target: int) -> Object:
     trigger: Object = {
         "type": "prometheus",
         "name": _NAMES[metric],
         "metricType": "AverageValue",
         "metadata": {
-            "serverAddress": scaling.address,
+            "serverAddress": scaling.prometheus_address,
             "query": load_query(workload, metric),
             "threshold": str(target),
             # No series means that nobody knows, not that nobody waits.
@@ -105,7 +111,8 @@ def load_query(workload: Workload, metric: Metric) -> str:
     they would be removed.
     """
     replicas = f"sum({metric}{{{_pods(workload)}}})"
-    operator = f'max({OPERATOR_METRICS[metric]}{{inferenceservice="{workload.namespace}/{workload.name}"}})'
+    service = f'{SERVICE_METRIC_LABEL}="{workload.namespace}/{workload.name}"'
+    operator = f"max({OPERATOR_METRICS[metric]}{{{service}}})"
     # A label of its own keeps the second one beside the first instead of only in its absence.
     return f'max({replicas} or label_replace({operator}, "by", "operator", "", ""))'
 

@@ -48,15 +48,17 @@ class Source(StrEnum):
 class Scaling:
     """How one service scales, decided.
 
-    address             what KEDA asks: Prometheus' URL, or host:port of the operator's scaler; empty for an HPA
-    authentication      a trigger's `authenticationRef`, or None
+    prometheus_address  where KEDA asks Prometheus
+    push_address        host:port where KEDA asks the operator's scaler; empty where there is none
+    authentication      the `authenticationRef` of queries to Prometheus, or None
     auth_modes          what KEDA takes from it
     min_replicas        fewest replicas now, the schedule counted in
     cold_start_seconds  how long a replica takes from its creation to ready, as learned; None before the first
     """
 
     source: Source
-    address: str = ""
+    prometheus_address: str = ""
+    push_address: str = ""
     authentication: Object | None = None
     auth_modes: tuple[str, ...] = ()
     min_replicas: int = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,6 +75,15 @@ class ServiceLoads:
         held, until = self._held.get(key, (0, 0.0))
         waiting = whole(sum(load.waiting for load in known)) + (held if until > _now() else 0)
         return Load(waiting, whole(sum(load.running for load in known)))
+
+    def known(self) -> Iterator[tuple[str, Load]]:
+        """Each service that scales by itself and whose load is known, as `NAMESPACE/NAME`."""
+        for key in sorted(self._store.services()):
+            service = self._store.service(key)
+            if service is None or not service["spec"].get("autoscaling"):
+                continue
+            if (load := self.of(*key)) is not None:
+                yield str(key), load
 
     async def other_than(self, namespace: str, name: str, seen: Load | None) -> Load | None:
         key = ServiceKey(namespace, name)

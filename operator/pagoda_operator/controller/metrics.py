@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
+from pagoda_operator.api.names import RUNNING_METRIC, SERVICE_METRIC_LABEL, WAITING_METRIC
 from pagoda_operator.cluster.resources import Resource
+from pagoda_operator.scaling.load import Load
 
 CONTROLLER: Final = "inferenceservice"
+
+LoadsNow = Callable[[], Iterable[tuple[str, Load]]]
+"""Each service that scales by itself and whose load is known, as `NAMESPACE/NAME`."""
 
 
 class OperatorMetrics:
@@ -87,6 +94,37 @@ class OperatorMetrics:
         """Read a watch's age whenever metrics are asked for."""
         self._watch_age.labels(str(resource)).set_function(age)
 
+    def follow_loads(self, loads: LoadsNow) -> None:
+        """Read the services' loads whenever metrics are asked for."""
+        self._registry.register(_Loads(loads))
+
     def text(self) -> bytes:
         """Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _Loads(Collector):
+    """A series a service. One whose load nobody knows has none: a number that stood still would pass for a load."""
+
+    def __init__(self, loads: LoadsNow) -> None:
+        self._loads = loads
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return self._families()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        waiting, running = self._families()
+        for service, load in self._loads():
+            waiting.add_metric((service,), load.waiting)
+            running.add_metric((service,), load.running)
+        yield from (waiting, running)
+
+    @staticmethod
+    def _families() -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        labels = (SERVICE_METRIC_LABEL,)
+        return (
+            GaugeMetricFamily(
+                WAITING_METRIC, "Requests that wait, or are held for a service without replicas", labels=labels
+            ),
+            GaugeMetricFamily(RUNNING_METRIC, "Requests that run", labels=labels),
+        )

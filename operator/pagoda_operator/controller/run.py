@@ -112,6 +112,7 @@ class Controller:
             longest=self.queue.longest_in_hand,
             services=lambda: len(self.store.services()),
         )
+        self._metrics.follow_loads(self.loads.known)
 
     async def run(self) -> NoReturn:
         """Run until cancelled; the Lease is released on the way out.

@@ -55,10 +55,10 @@ def scaling(service: Object, autoscaling: Autoscaling | None, facts: Facts, sett
     if autoscaling is None or (source := choose(autoscaling, facts, settings).source) is None:
         return None
     authentication, modes = _authentication(autoscaling, settings) if source is Source.PROMETHEUS else (None, ())
-    addresses = {Source.PROMETHEUS: settings.prometheus_address, Source.EXTERNAL_PUSH: settings.scaler_address}
     return Scaling(
         source=source,
-        address=addresses.get(source, ""),
+        prometheus_address=settings.prometheus_address,
+        push_address=settings.scaler_address,
         authentication=authentication,
         auth_modes=modes,
         min_replicas=floor(autoscaling, facts.now).min_replicas,

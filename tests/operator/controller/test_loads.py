@@ -6,6 +6,7 @@ import pytest
 
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, POD
 from pagoda_operator.controller.loads import HOLD_SECONDS, ServiceLoads
+from pagoda_operator.controller.metrics import OperatorMetrics
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.store import Store
 from pagoda_operator.scaling.load import Load
@@ -157,3 +158,25 @@ def test_pods_and_services_that_are_gone_are_forgotten(virtual):
         assert case.load == Load(0, 0), "neither a number nor a held request is inherited"
 
     virtual(scenario())
+
+
+def test_loads_of_services_that_scale_are_told_to_prometheus():
+    """One whose load nobody knows has no series, and one of fixed replicas needs none."""
+    store, scaled = Store(), {"autoscaling": {"maxReplicas": 2}}
+    loads, metrics = ServiceLoads(store), OperatorMetrics()
+    metrics.follow_loads(loads.known)
+    for name, spec in (("fixed", {}), ("idle", scaled), ("silent", scaled)):
+        store.put(INFERENCE_SERVICE, {"metadata": SERVICE["metadata"] | {"name": name, "uid": name}, "spec": spec})
+    silent = pod("a")
+    silent["metadata"]["labels"] = {"pagoda.dev/service": "silent"}
+    store.put(POD, silent)
+    loads.silent("a")
+
+    async def told():
+        loads.activate("default", "idle", 7)
+        return [line for line in metrics.text().decode().splitlines() if line.startswith("pagoda_service_")]
+
+    assert asyncio.run(told()) == [
+        'pagoda_service_requests_waiting{inferenceservice="default/idle"} 7.0',
+        'pagoda_service_requests_running{inferenceservice="default/idle"} 0.0',
+    ]

@@ -34,7 +34,17 @@ SPECS = st.fixed_dictionaries(
                 "storageClassName": st.sampled_from(["fast", "slow"]),
             },
         ),
-        "autoscaling": st.fixed_dictionaries({"maxReplicas": st.integers(1, 3)}),
+        "autoscaling": st.fixed_dictionaries(
+            {"maxReplicas": st.integers(1, 3)},
+            optional={
+                "provider": st.sampled_from(["auto", "keda", "hpa"]),
+                "runningRequests": st.sampled_from([1, 20, 100_000]),
+                "scaleUp": st.just(
+                    {"tolerance": "0.05", "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}
+                ),
+                "scaleDown": st.fixed_dictionaries({"stabilizationWindowSeconds": st.sampled_from([0, 3600])}),
+            },
+        ),
         "terminationGracePeriodSeconds": st.sampled_from([5, 90]),
     },
 )

@@ -27,6 +27,7 @@ from pagoda_operator.controller.run import Controller, LeadershipLost
 from pagoda_operator.controller.sweep import WatchSilent
 from pagoda_operator.controller.watch import KopfSource
 from pagoda_operator.core.settings import Settings
+from pagoda_operator.scaling.activation import activation_route
 
 logger = logging.getLogger("pagoda_operator")
 
@@ -100,8 +101,10 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
         loop.add_signal_handler(number, running.cancel)
     try:
         async with AsyncExitStack() as servers:
-            health = serve_health(options.health_host, options.health_port, checks, metrics)
-            logger.info("health and metrics on port %d", await _listen(servers, "--health-port", health))
+            health = serve_health(
+                options.health_host, options.health_port, checks, metrics, activation_route(controller.loads)
+            )
+            logger.info("health, metrics and activation on port %d", await _listen(servers, "--health-port", health))
             if options.scaler_port is not None:
                 # gRPC takes 12 MiB: only who serves by it loads it.
                 from pagoda_operator.scaling.external_push import serve_external_push

@@ -1,4 +1,4 @@
-"""The operator's own HTTP: /healthz, /readyz, /metrics.
+"""The operator's own HTTP: /healthz, /readyz, /metrics, and what others serve beside them.
 
 /healthz answers from the event loop that everything runs in, so a dead loop is a failed probe, as is a reconcile that
 does not end; what else can go wrong (a silent watch, a lost lease) ends the process by itself. An API server that does
@@ -25,8 +25,10 @@ class Checks:
 
 
 @asynccontextmanager
-async def serve_health(host: str, port: int, checks: Checks, metrics: OperatorMetrics) -> AsyncIterator[int]:
-    """Serve while the context is open; gives the port, which is any free one for 0. Raises OSError."""
+async def serve_health(
+    host: str, port: int, checks: Checks, metrics: OperatorMetrics, *more: web.RouteDef
+) -> AsyncIterator[int]:
+    """Serve these and `more` while the context is open; gives the port, which is any free one for 0. Raises OSError."""
 
     async def healthz(_: web.Request) -> web.Response:
         problem = checks.stuck()
@@ -42,7 +44,7 @@ async def serve_health(host: str, port: int, checks: Checks, metrics: OperatorMe
         return web.Response(body=metrics.text(), headers=headers)
 
     app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metricsz)])
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metricsz), *more])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

@@ -14,11 +14,10 @@ from typing import Final
 
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.store import Store
-from pagoda_operator.core.pods import is_leaving, serves
-from pagoda_operator.scaling.load import Load
+from pagoda_operator.core.coming import pressing
+from pagoda_operator.core.pods import is_leaving, is_loading, serves
+from pagoda_operator.scaling.load import HOLD_SECONDS, Load
 
-HOLD_SECONDS: Final = 30.0
-"""How long a gateway's word stands."""
 LOOK_SECONDS: Final = 1.0
 """Who waits for another load looks at least so often: pods come and go, and words expire, without a call of ours."""
 
@@ -75,6 +74,21 @@ class ServiceLoads:
         held, until = self._held.get(key, (0, 0.0))
         waiting = whole(sum(load.waiting for load in known)) + (held if until > _now() else 0)
         return Load(waiting, whole(sum(load.running for load in known)))
+
+    def pressing(self, namespace: str, name: str) -> Load | None:
+        key = ServiceKey(namespace, name)
+        load, service = self.of(namespace, name), self._store.service(key)
+        if load is None or service is None:
+            return load
+        status = service.get("status", {})
+        waiting = pressing(
+            load.waiting,
+            target=(service["spec"].get("autoscaling") or {}).get("waitingRequests", 1),
+            replicas=service["spec"].get("replicas", 1),
+            loading=sum(map(is_loading, self._store.pods(key))),
+            slots=status.get("plan", {}).get("maxNumSeqs", 0),
+        )
+        return Load(waiting, load.running)
 
     def known(self) -> Iterator[tuple[str, Load]]:
         """Each service that scales by itself and whose load is known, as `NAMESPACE/NAME`."""

@@ -106,7 +106,8 @@ class ExternalPush:
             stream.reschedule(asyncio.get_running_loop().time())
 
     async def _is_active(self, request: Any, _: Any) -> Any:
-        return _activity(self._load(Trigger.of(request)))
+        trigger = Trigger.of(request)
+        return _activity(_known(trigger, self._loads.of(trigger.namespace, trigger.service)))
 
     async def _metric_spec(self, request: Any, _: Any) -> Any:
         trigger = Trigger.of(request)
@@ -115,7 +116,8 @@ class ExternalPush:
 
     async def _metrics(self, request: Any, _: Any) -> Any:
         trigger = Trigger.of(request.scaledObjectRef)
-        value = _VALUES[trigger.metric](self._load(trigger))
+        load = _known(trigger, self._loads.pressing(trigger.namespace, trigger.service))
+        value = _VALUES[trigger.metric](load)
         answer = CLASSES["MetricValue"](metricName=request.metricName, metricValueFloat=float(value))
         return CLASSES["GetMetricsResponse"](metricValues=[answer])
 
@@ -136,14 +138,6 @@ class ExternalPush:
                 finally:
                     self._streams.discard(stream)
 
-    def _load(self, trigger: Trigger) -> Load:
-        """Raises LoadUnknown."""
-        load = self._loads.of(trigger.namespace, trigger.service)
-        if load is None:
-            name = f"{trigger.namespace}/{trigger.service}"
-            raise LoadUnknown(f"the load of {name} is unknown: no such InferenceService, or its replicas don't answer")
-        return load
-
 
 @asynccontextmanager
 async def serve_external_push(host: str, port: int, loads: Loads) -> AsyncIterator[int]:
@@ -162,6 +156,14 @@ async def serve_external_push(host: str, port: int, loads: Loads) -> AsyncIterat
     finally:
         scaler.end_streams()
         await server.stop(STOP_SECONDS)
+
+
+def _known(trigger: Trigger, load: Load | None) -> Load:
+    """Raises LoadUnknown."""
+    if load is None:
+        name = f"{trigger.namespace}/{trigger.service}"
+        raise LoadUnknown(f"the load of {name} is unknown: no such InferenceService, or its replicas don't answer")
+    return load
 
 
 def _activity(load: Load) -> Any:

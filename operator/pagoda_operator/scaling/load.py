@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+HOLD_SECONDS: Final = 30.0
+"""How long the word of a gateway stands (see `Loads.activate`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,12 @@ class Loads(Protocol):
         """The load of a service; None where nobody knows: there is no such service, or its replicas don't answer.
 
         A service without replicas has a load: nothing runs, and what is held waits.
+        """
+
+    def pressing(self, namespace: str, name: str) -> Load | None:
+        """The load as it speaks for more replicas: the same, less the waiting requests that loading ones will take.
+
+        What a scaler is to divide by its target; whether a service is idle, `of` says.
         """
 
     async def other_than(self, namespace: str, name: str, seen: Load | None) -> Load | None:

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, POD
-from pagoda_operator.controller.loads import HOLD_SECONDS, ServiceLoads
+from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.metrics import OperatorMetrics
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.store import Store
-from pagoda_operator.scaling.load import Load
+from pagoda_operator.scaling.load import HOLD_SECONDS, Load
 
 KEY = ServiceKey("default", "qwen")
 SERVICE = {"metadata": {"namespace": "default", "name": "qwen", "uid": "u", "resourceVersion": "1"}, "spec": {}}
@@ -180,3 +180,21 @@ def test_loads_of_services_that_scale_are_told_to_prometheus():
         'pagoda_service_requests_waiting{inferenceservice="default/idle"} 7.0',
         'pagoda_service_requests_running{inferenceservice="default/idle"} 0.0',
     ]
+
+
+def test_requests_that_loading_replicas_will_take_do_not_press(virtual):
+    """One serves, two load, 40 requests wait: 32 have a place to come, and the 3 replicas asked for stay asked for."""
+
+    async def scenario():
+        loading = [pod(name, ready=False, started=False) for name in ("b", "c")]
+        for each in loading:
+            each["spec"]["nodeName"] = "n"
+        case = Case(pod("a"), *loading).heard(a=(40, 16))
+        service = SERVICE | {"spec": {"replicas": 3, "autoscaling": {"waitingRequests": 5, "maxReplicas": 9}}}
+        service = service | {"metadata": SERVICE["metadata"] | {"resourceVersion": "2"}}
+        case.store.put(INFERENCE_SERVICE, service | {"status": {"plan": {"maxNumSeqs": 16}}})
+        assert case.load == Load(40, 16)
+        assert case.loads.pressing(*KEY) == Load(15, 16)
+        assert case.loads.pressing("default", "nobody") is None
+
+    virtual(scenario())

@@ -24,10 +24,15 @@ class Known:
 
     def __init__(self):
         self._loads = {}
+        self.expected = {}
+        """What speaks for more replicas, where that is less than the load."""
         self._turn = asyncio.Condition()
 
     def of(self, namespace, name):
         return self._loads.get((namespace, name))
+
+    def pressing(self, namespace, name):
+        return self.expected.get((namespace, name), self.of(namespace, name))
 
     async def other_than(self, namespace, name, seen):
         async with self._turn:
@@ -208,3 +213,11 @@ async def test_a_port_in_use_is_named(loads):
         with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
             async with serve_external_push("127.0.0.1", port, loads):
                 pass
+
+
+async def test_a_metric_is_what_presses_and_activity_is_the_load(keda, loads):
+    """Replicas that load will take the requests that wait: no reason for more of them, and none to go to zero."""
+    await loads.set(Load(waiting=40, running=0))
+    loads.expected["default", "qwen"] = Load(0, 0)
+    assert await keda.value(WAITING) == 0
+    assert await keda.is_active(WAITING)

@@ -15,7 +15,8 @@ from pagoda_operator.cluster.resources import ALL, INFERENCE_SERVICE, Resource
 Key: TypeAlias = tuple[str, str]
 """(namespace, name); the namespace of a cluster-wide object is empty."""
 
-WITH_STATUS: Final = frozenset(r for r in ALL if r.kind not in ("ServiceAccount", "Secret", "Event", "Lease"))
+WITHOUT_STATUS: Final = ("ServiceAccount", "Secret", "Event", "Lease", "ConfigMap", "ClusterRole")
+WITH_STATUS: Final = frozenset(r for r in ALL if r.kind not in WITHOUT_STATUS)
 """Kinds whose status is a subresource: writes to the object leave it alone, writes to it leave the rest alone."""
 
 IMMUTABLE: Final[Mapping[str, tuple[str, ...]]] = {

@@ -56,6 +56,9 @@ NODE: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
 SECRET: Final = Resource("", "v1", "secrets", "Secret")
 EVENT: Final = Resource("", "v1", "events", "Event")
 LEASE: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+CONFIG_MAP: Final = Resource("", "v1", "configmaps", "ConfigMap")
+CLUSTER_ROLE: Final = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
+API_SERVICE: Final = Resource("apiregistration.k8s.io", "v1", "apiservices", "APIService", namespaced=False)
 
 CHILDREN: Final = (
     SERVICE_ACCOUNT,
@@ -71,7 +74,18 @@ CHILDREN: Final = (
 OPTIONAL: Final = (SCALED_OBJECT,)
 """The kinds that a cluster may lack; everything else is part of Kubernetes or of Pagoda."""
 
-ALL: Final = (INFERENCE_SERVICE, *CHILDREN, POD, NODE, SECRET, EVENT, LEASE)
+ALL: Final = (
+    INFERENCE_SERVICE,
+    *CHILDREN,
+    POD,
+    NODE,
+    SECRET,
+    EVENT,
+    LEASE,
+    CONFIG_MAP,
+    CLUSTER_ROLE,
+    API_SERVICE,
+)
 
 _BY_TYPE: Final = {(resource.api_version, resource.kind): resource for resource in ALL}
 _BY_KIND: Final = {resource.kind: resource for resource in ALL}

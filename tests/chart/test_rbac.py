@@ -78,6 +78,36 @@ def test_only_its_own_lease(release):
     assert use["resourceNames"] == [LEASE_NAME]
 
 
+EXTERNAL = "pagoda-external-metrics"
+EXTERNAL_CLUSTER = {
+    "apiservices.apiregistration.k8s.io": {"create", "get", "patch"},
+    "clusterroles.rbac.authorization.k8s.io": {"get"},
+}
+
+
+def test_external_metrics_add_the_least_that_serves_them(release):
+    """One APIService by name, one Secret by name, the ClusterRole that owns the former, and whom to trust."""
+    rendered = release({"externalMetrics": {"enabled": True}, "rbac": {"aggregate": False}})
+    role = rendered.one("ClusterRole", f"system-{EXTERNAL}")
+    assert permissions(role) == EXTERNAL_CLUSTER
+    names = [(rule["verbs"], rule.get("resourceNames")) for rule in role["rules"]]
+    assert names == [
+        (["create"], None),
+        (["get", "patch"], ["v1beta1.external.metrics.k8s.io"]),
+        (["get"], [f"system-{EXTERNAL}"]),
+    ]
+    secret = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [EXTERNAL], "verbs": ["get", "update"]}
+    assert rendered.one("Role", EXTERNAL)["rules"] == [secret]
+    (reader,) = [b for b in rendered.of("RoleBinding") if b["metadata"]["namespace"] == "kube-system"]
+    assert reader["roleRef"]["name"] == "extension-apiserver-authentication-reader"
+    assert [subject["namespace"] for subject in reader["subjects"]] == ["system"]
+
+
+def test_external_metrics_leave_nothing_of_theirs_behind_when_they_are_off(release):
+    """The ClusterRole that owns the APIService goes, and with it, by garbage collection, the APIService."""
+    assert not [o for o in release().objects if "external" in o["metadata"]["name"]]
+
+
 def test_no_rule_has_a_wildcard(release):
     """A `*` grants what nobody wrote down."""
     rendered = release({"rbac": {"modelSecrets": True}})

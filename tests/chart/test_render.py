@@ -37,6 +37,7 @@ ODD_VALUES = {
         },
         "hfEndpoint": "https://mirror.example/hf",
         "prometheusAddress": "http://prometheus.monitoring:9090",
+        "externalMetrics": {"enabled": True},
         "replicas": 3,
         "watchNamespaces": ["a", "b"],
         "rbac": {"modelSecrets": True, "modelSecretNames": ["hf-token"]},
@@ -252,3 +253,22 @@ def test_notes_name_the_next_command(helm, values, tmp_path):
     example = yaml.safe_load(re.search(r"<<END\n(.*?)\n  END", notes, re.DOTALL)[1])
     assert example["kind"] == "InferenceService"
     assert ("--namespace a apply" in notes) is bool(values)
+
+
+def test_external_metrics_are_where_the_operator_says_they_are(release):
+    """Flags, Service, Secret and owner are of one name, and the Service's port ends at the container's."""
+    rendered = release({"externalMetrics": {"enabled": True}})
+    flags = dict(arg.removeprefix("--").split("=", 1) for arg in rendered.container["args"] if "=" in arg)
+    name = flags["external-metrics-service"]
+    (port,) = rendered.one("Service", name)["spec"]["ports"]
+    listening = {p["name"]: p["containerPort"] for p in rendered.container["ports"]}
+    assert port["port"] == 443
+    assert listening[port["targetPort"]] == int(flags["external-metrics-port"])
+    assert "data" not in rendered.one("Secret", name), "an upgrade would empty what the operator keeps there"
+    assert rendered.one("ClusterRole", flags["external-metrics-owner"])
+    assert yaml.safe_load(rendered.settings)["externalMetrics"] is True
+
+
+def test_an_api_service_is_never_the_charts(release):
+    """Helm can't install an object that somebody else has made; the operator looks first."""
+    assert not release({"externalMetrics": {"enabled": True}}).of("APIService")

@@ -37,6 +37,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/* Service and Secret of the external metrics. */}}
+{{- define "pagoda.externalMetricsName" -}}
+{{ include "pagoda.fullname" . }}-external-metrics
+{{- end }}
+
 {{- define "pagoda.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}

@@ -14,6 +14,7 @@ drainDelay: {{ .Values.engine.drainDelay }}
 shutdownTimeout: {{ .Values.engine.shutdownTimeout }}
 prometheusAddress: {{ .Values.prometheusAddress | quote }}
 scalerAddress: {{ ternary (printf "%s-scaler.%s:9443" (include "pagoda.fullname" .) .Release.Namespace) "" .Values.scaler.enabled | quote }}
+externalMetrics: {{ .Values.externalMetrics.enabled }}
 prometheusAuthentication: {{ .Values.prometheusAuthentication.name | quote }}
 prometheusAuthModes: {{ toJson .Values.prometheusAuthentication.modes }}
 {{- end }}

@@ -51,8 +51,8 @@ def main(argv: Sequence[str]) -> int:
         return asyncio.run(_run(options, settings))
     except (NotConfigured, LeadershipLost, WatchSilent) as error:
         return _complain(str(error), ExitCode.CRASHED)
-    except OSError as error:
-        return _complain(f"--health-port {options.health_port}: {error}", ExitCode.PORT_IN_USE)
+    except PortInUse as error:
+        return _complain(str(error), ExitCode.PORT_IN_USE)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,6 +70,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--health-port", type=int, default=8080, help="port of the same; 0 is any free port")
     parser.add_argument("--scaler-port", type=int, help="port of KEDA's external-push triggers (gRPC); default: none")
     parser.add_argument(
+        "--external-metrics-port", type=int, default=8443, help="port of external.metrics.k8s.io, if settings want it"
+    )
+    parser.add_argument(
+        "--external-metrics-service",
+        default="pagoda-external-metrics",
+        help="Service in front of that port in the operator's namespace, and Secret for its certificates",
+    )
+    parser.add_argument("--external-metrics-owner", default="", help="ClusterRole that the APIService is to go with")
+    parser.add_argument(
         "--leader-elect", action=argparse.BooleanOptionalAction, default=True, help="let one of several operators lead"
     )
     parser.add_argument("--lease-namespace", default=_own_namespace(), help="namespace of the leader's Lease")
@@ -86,6 +95,11 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.leader_elect:
         identity = f"{platform.node()}_{uuid.uuid4()}"
         elector = LeaseElector(cluster, options.lease_namespace, LEASE_NAME, identity)
+    keeper = None
+    if settings.external_metrics:
+        from pagoda_operator.commands import external_metrics
+
+        keeper = external_metrics.keeper(options, cluster, _own_namespace())
     controller = Controller(
         cluster,
         KopfSource(connection, options.namespace),
@@ -93,6 +107,7 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
         namespaces=options.namespace,
         elector=elector,
         metrics=metrics,
+        external_metrics=keeper,
     )
     checks = Checks(ready=lambda: controller.ready, stuck=controller.stuck)
     running = asyncio.ensure_future(controller.run())
@@ -111,6 +126,9 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
 
                 scaler = serve_external_push(options.health_host, options.scaler_port, controller.loads)
                 logger.info("KEDA's triggers on port %d", await _listen(servers, "--scaler-port", scaler))
+            if keeper is not None:
+                api = external_metrics.server(options, controller.loads, keeper.serving)
+                logger.info("external metrics on port %d", await _listen(servers, "--external-metrics-port", api))
             await running
     except asyncio.CancelledError:
         logger.info("stopped")

@@ -6,18 +6,18 @@ while an operator looks first, and again when the other is gone. What to write a
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.errors import AlreadyExists, ClusterError, Conflict, NotFound
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import API_SERVICE, CLUSTER_ROLE
-from pagoda_operator.controller.serving_identity import ServingIdentity
 from pagoda_operator.core.api_service import GROUP, NAME, Backend, api_service, foreign_holder, unavailable
 from pagoda_operator.core.diff import differs, stamped
+
+if TYPE_CHECKING:  # loads what certificates take, which only who serves needs
+    from pagoda_operator.controller.serving_identity import ServingIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,9 @@ SOON: Final = 2.0
 
 
 class ApiServiceKeeper:
-    """Looks after the APIService. `owner` is a ClusterRole's name, with which it goes; empty: it stays.
+    """Looks after the APIService, whenever it is asked to.
 
+    `owner`    name of a ClusterRole, with which it goes; empty: it stays
     `holder`   who else has the group, in words; empty where it is free or ours
     `problem`  why the API server does not reach us although it is ours; empty where it does
     """
@@ -36,41 +37,43 @@ class ApiServiceKeeper:
     def __init__(self, cluster: Cluster, serving: ServingIdentity, backend: Backend, owner: str = "") -> None:
         self.holder = ""
         self.problem = ""
+        self.serving = serving
         self._cluster = cluster
-        self._serving = serving
         self._backend = backend
         self._owner = owner
 
-    async def run(self, changed: Callable[[], None]) -> NoReturn:
-        """`look` for ever; `changed` is called after `holder` or `problem` did."""
-        await self._serving.tried()
-        while True:
-            before = self.holder, self.problem
-            try:
-                await self.look()
-            except ClusterError as error:
-                self.problem = str(error)
-            if (self.holder, self.problem) != before:
-                self._tell()
-                changed()
-            await asyncio.sleep(SOON if self.problem else PERIOD)
+    @property
+    def pause(self) -> float:
+        """Seconds until it should be asked again."""
+        return SOON if self.problem else PERIOD
 
-    async def look(self) -> None:
-        """Take the group if it is free, repair what is ours, find out whose it is. Raises ClusterError."""
+    async def ask(self) -> bool:
+        """Take the group if it is free, repair what is ours, find out whose it is; returns whether that is news."""
+        before = self.holder, self.problem
+        try:
+            await self._look()
+        except ClusterError as error:
+            self.problem = str(error)
+        is_news = (self.holder, self.problem) != before
+        if is_news:
+            self._tell()
+        return is_news
+
+    async def _look(self) -> None:
         live = await self._live()
         self.holder = "" if live is None else foreign_holder(live, self._backend)
         if self.holder:
             self.problem = ""
             return
-        if (authorities := self._serving.authorities) is None:
-            self.problem = self._serving.problem
+        if (authorities := self.serving.authorities) is None:
+            self.problem = self.serving.problem
             return
         try:
             live = await self._write(live, authorities.bundle)
         except (AlreadyExists, Conflict) as error:
             logger.info("APIService %s changed under our hands: %s", NAME, error)
         else:
-            self.problem = unavailable(live) or self._serving.problem
+            self.problem = unavailable(live) or self.serving.problem
 
     async def _live(self) -> Object | None:
         try:

@@ -64,7 +64,8 @@ class Reconciler:
         self.unreadable: dict[str, str] = {}
         """What the operator may not read -> why; whoever reads fills it."""
         self.external_metrics_holder = ""
-        """Who else serves external.metrics.k8s.io; whoever asks for the group sets it."""
+        self.external_metrics_problem = ""
+        """Who else serves external.metrics.k8s.io, or why nobody reaches ours; whoever asks for the group sets it."""
         self._cluster = cluster
         self._store = store
         self._planner = planner
@@ -116,6 +117,7 @@ class Reconciler:
             served=self.served,
             unreadable=self.unreadable,
             external_metrics_holder=self.external_metrics_holder,
+            external_metrics_problem=self.external_metrics_problem,
             conflicts=self._writer.conflicts(key),
             refused=self._writer.refused(key),
             requested=self._store.requested(key),

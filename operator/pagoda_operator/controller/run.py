@@ -22,6 +22,7 @@ from typing import Final, NoReturn
 from pagoda_operator.cluster.errors import ClusterError, Forbidden, NotFound, Unavailable
 from pagoda_operator.cluster.interface import Cluster, WatchEvent
 from pagoda_operator.cluster.resources import CHILDREN, INFERENCE_SERVICE, NODE, OPTIONAL, POD, Resource
+from pagoda_operator.controller.api_service import ApiServiceKeeper
 from pagoda_operator.controller.events import EventRecorder
 from pagoda_operator.controller.lease import LeaseElector
 from pagoda_operator.controller.loads import ServiceLoads
@@ -67,8 +68,9 @@ class LeadershipLost(Exception):
 class Controller:
     """Keeps every InferenceService of a cluster (of some namespaces) as its spec wants it.
 
-    `elector` None leads at once. `planner`, `inspect` and `fetch` decide, read models and ask pods; the defaults are
-    `core.plan.plan`, `pagoda inspect` and HTTP.
+    `elector` None leads at once. `external_metrics`: the leader asks for that API group, for scalers to read.
+    `planner`, `inspect` and `fetch` decide, read models and ask pods; the defaults are `core.plan.plan`,
+    `pagoda inspect` and HTTP.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Controller:
         namespaces: Sequence[str] = (),
         elector: LeaseElector | None = None,
         metrics: OperatorMetrics | None = None,
+        external_metrics: ApiServiceKeeper | None = None,
         planner: Planner = plan,
         inspect: Inspect | None = None,
         fetch: Fetch | None = None,
@@ -91,6 +94,7 @@ class Controller:
         self._cluster = cluster
         self._source = source
         self._elector = elector
+        self._external_metrics = external_metrics
         self._metrics = metrics or OperatorMetrics()
         self._models = ModelReader(cluster, self.queue.add, inspect=inspect)
         self.loads = ServiceLoads(self.store)
@@ -126,6 +130,8 @@ class Controller:
                 await self._prime()
                 tasks.create_task(self._sweep.run(self._readable), name="sweep")
                 tasks.create_task(self._scraper.run(), name="scrape")
+                if self._external_metrics is not None:
+                    tasks.create_task(self._external_metrics.serving.run(), name="certificates")
                 if self._elector is not None:
                     logger.info("waiting to lead as %s", self._elector.identity)
                     await self._elector.acquire()
@@ -135,6 +141,9 @@ class Controller:
                 # A first status without what the pods say would take back what the last operator had written.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._scraper.asked_all.wait(), FIRST_ANSWERS)
+                if self._external_metrics is not None:
+                    await self._take_external_metrics(self._external_metrics)
+                    tasks.create_task(self._hold_external_metrics(self._external_metrics), name="external metrics")
                 for number in range(WORKERS):
                     tasks.create_task(self._work(), name=f"worker {number}")
                 tasks.create_task(self._resync(), name="resync")
@@ -253,6 +262,24 @@ class Controller:
             except ClusterError as error:
                 logger.warning("%s can't be read: %s", resource, error)
         return any(str(resource) not in self._reconciler.unreadable for resource in before)
+
+    async def _take_external_metrics(self, keeper: ApiServiceKeeper) -> None:
+        """Ask once before anything is planned: what scalers are told to read depends on the answer."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(keeper.serving.tried(), FIRST_ANSWERS)
+        await keeper.ask()
+        self._note_external_metrics(keeper)
+
+    async def _hold_external_metrics(self, keeper: ApiServiceKeeper) -> NoReturn:
+        while True:
+            await asyncio.sleep(keeper.pause)
+            if await keeper.ask():
+                self._note_external_metrics(keeper)
+                self._look_at(self.store.services())
+
+    def _note_external_metrics(self, keeper: ApiServiceKeeper) -> None:
+        self._reconciler.external_metrics_holder = keeper.holder
+        self._reconciler.external_metrics_problem = keeper.problem
 
     async def _lead(self, elector: LeaseElector) -> NoReturn:
         await elector.hold()

@@ -44,6 +44,8 @@ class Facts:
     unreadable what the operator may not see -> the API server's words; while there is any, the rest can't be trusted
     external_metrics_holder    who else serves external.metrics.k8s.io where the operator was told to, in words such as
                `Service keda/keda-operator-metrics-apiserver`; empty where the group is free or the operator's own
+    external_metrics_problem   why the API server can't pass external.metrics.k8s.io on to the operator, though nobody
+               else has it; empty where it can
     conflicts  (kind, name) of a child's place that a foreign object holds -> who holds it, as a sentence. The plan
                goes on asking for such a child; the entry goes away when that succeeds
     refused    (kind, name) of a child that the API server refused (quota, policy, schema) -> its message. An entry goes
@@ -62,6 +64,7 @@ class Facts:
     served: frozenset[str] = frozenset()
     unreadable: Mapping[str, str] = field(default_factory=dict)
     external_metrics_holder: str = ""
+    external_metrics_problem: str = ""
     conflicts: Mapping[tuple[str, str], str] = field(default_factory=dict)
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     requested: Mapping[str, int] = field(default_factory=dict)

@@ -108,6 +108,10 @@ def _hpa(situation: Situation, source: Source, states: States) -> Finding:
         return no("ScalerNotReady", f"{name}: {_words(states['AbleToScale'])}")
     if _is(states, "ScalingActive", "True"):
         return yes("Automatic", "a HorizontalPodAutoscaler")
+    if source is Source.EXTERNAL_METRICS and (problem := situation.facts.external_metrics_problem):
+        ours = "external.metrics.k8s.io is the operator's, and the API server does not get there"
+        check = "kubectl get apiservice v1beta1.external.metrics.k8s.io shows when it does"
+        return no("ExternalMetricsUnavailable", f"{ours}: {problem}; {check}")
     if "ScalingActive" not in states:
         return unknown("ScalerStarting", f"the HPA controller has not reported on {name} yet")
     state = states["ScalingActive"]

@@ -94,7 +94,7 @@ class ExternalMetrics:
             wanted = f"labelSelector={SERVICE_LABEL}=NAME"
             return _refusal(400, f"labelSelector is {selector!r}; it must name one InferenceService: {wanted}")
         service = found["service"]
-        if (load := self._loads.of(namespace, service)) is None:
+        if (load := self._loads.pressing(namespace, service)) is None:
             return _refusal(
                 404,
                 f"the load of InferenceService {namespace}/{service} is not known: there is no such service, or none "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,28 @@ def test_no_cluster_is_told_with_the_fix(tmp_path):
     ended = run("--kubeconfig", str(tmp_path / "none"))
     assert ended.returncode == ExitCode.CRASHED
     assert "name a file by --kubeconfig or KUBECONFIG" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("flag", ["--health-port", "--scaler-port", "--external-metrics-port"])
+def test_a_port_that_is_taken_is_told_with_its_flag(tmp_path, flag):
+    """Whichever of the servers can't listen: one line, and the contract's exit code."""
+    settings, kubeconfig = tmp_path / "settings.yaml", tmp_path / "kubeconfig"
+    settings.write_text("externalMetrics: true")
+    # Nothing answers there, which is no reason not to listen.
+    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}
+    context = {"name": "c", "context": {"cluster": "c", "user": "c"}}
+    document = {"clusters": [cluster], "contexts": [context], "users": [{"name": "c", "user": {}}]}
+    kubeconfig.write_text(json.dumps({**document, "current-context": "c", "kind": "Config", "apiVersion": "v1"}))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = {"--health-port": 0, "--scaler-port": 0, "--external-metrics-port": 0}
+        ports[flag] = taken.getsockname()[1]
+        flags = [f"{name}={port}" for name, port in ports.items()]
+        where = ("--settings", str(settings), "--kubeconfig", str(kubeconfig), "--health-host=127.0.0.1")
+        ended = run(*where, "--no-leader-elect", *flags)
+    assert ended.returncode == ExitCode.PORT_IN_USE, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith(f"pagoda operator: error: {flag}: ")
 
 
 def test_every_flag_has_help():

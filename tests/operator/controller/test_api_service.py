@@ -38,9 +38,6 @@ class Serving:
     def __init__(self):
         self.authorities, self.problem = Authorities().renewed(datetime.now(UTC)), ""
 
-    async def tried(self):
-        return None
-
 
 class World:
     """An in-memory cluster with the chart's ClusterRole, and a keeper at work in it."""
@@ -62,11 +59,13 @@ class World:
         await asyncio.wait([self._task])
 
     async def start(self):
-        self._task = asyncio.create_task(self.keeper.run(self._changed))
+        self._task = asyncio.create_task(self._work())
         await asyncio.sleep(0.1)
 
-    def _changed(self):
-        self.changes += 1
+    async def _work(self):
+        while True:
+            self.changes += await self.keeper.ask()
+            await asyncio.sleep(self.keeper.pause)
 
     async def live(self):
         return await self.memory.get(API_SERVICE, None, NAME)

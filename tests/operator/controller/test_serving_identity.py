@@ -86,9 +86,10 @@ def test_eleven_years_pass_without_a_restart(recording, virtual):
             *(START + change + ROUND * n for n in range(-4, 5)),
             *(START + change + days * n for n in range(1, 2 * AUTHORITY_RENEWAL // days)),
         ]
-        time, bundles = START, []
-        instances = [world.instance(now=lambda: time) for _ in range(2)]
+        walked, bundles = [START], []
+        instances = [world.instance(now=lambda: walked[-1]) for _ in range(2)]
         for time in times:
+            walked.append(time)
             waits = [await instance.refresh() for instance in instances]
             assert all(timedelta(0) < wait <= ROUND for wait in waits)
             bundles.append(instances[0].authorities.bundle)

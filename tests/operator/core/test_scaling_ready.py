@@ -153,6 +153,17 @@ def told(world, autoscaling, *, served=frozenset(), holder="", **settings):
     return world.condition("ScalingReady")
 
 
+def test_the_operators_own_metrics_that_nobody_reaches_are_told_with_the_api_servers_words(world):
+    """The HPA controller only says that it got no metrics; the APIService says why, and the fact carries it."""
+    world.settings = dataclasses.replace(world.settings, external_metrics=True)
+    problem = "MissingEndpoints: no addresses"
+    world.edit(autoscaling={"maxReplicas": 2}).given(external_metrics_problem=problem).run()
+    assert world.reason("ScalingReady") == ("False", "ExternalMetricsUnavailable")
+    message = world.condition("ScalingReady")["message"]
+    assert problem in message
+    assert "kubectl get apiservice v1beta1.external.metrics.k8s.io" in message
+
+
 def test_keda_that_is_asked_for_and_absent_is_missed(world):
     told(world, {"maxReplicas": 2, "provider": "keda"}, prometheus_address="http://prometheus:9090")
     assert world.reason("ScalingReady") == ("False", "KedaAbsent")

@@ -26,7 +26,7 @@ class Known:
     def __init__(self):
         self.loads = {("default", "qwen"): Load(waiting=7, running=16), ("default", "idle"): Load(0, 0)}
 
-    def of(self, namespace, name):
+    def pressing(self, namespace, name):
         return self.loads.get((namespace, name))
 
 

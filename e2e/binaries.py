@@ -108,9 +108,14 @@ def build(name: str, say: Callable[[str], None]) -> Path:
     return target
 
 
+def sources(name: str, module: str, say: Callable[[str], None]) -> Path:
+    """The folder of a module's sources, as `tools/<name>` pins it. Raises Missing."""
+    out = _run([_go(), "mod", "download", "-json", module], TOOLS / name, say)
+    return Path(json.loads(out)["Dir"])
+
+
 def _keda_crds(say: Callable[[str], None]) -> Path:
-    out = _run([_go(), "mod", "download", "-json", "github.com/kedacore/keda/v2"], TOOLS / "keda", say)
-    return Path(json.loads(out)["Dir"]) / "config" / "crd" / "bases"
+    return sources("keda", "github.com/kedacore/keda/v2", say) / "config" / "crd" / "bases"
 
 
 def _version_flags(module: Path) -> str:

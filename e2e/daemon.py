@@ -29,6 +29,10 @@ class Daemon:
                 argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
         """Raises RuntimeError with the end of the log where it ends, or is not ready in time."""
         deadline = time.monotonic() + seconds

@@ -82,11 +82,16 @@ class Bare:
         await self._api.patch(path + QUERY, whole, APPLY)
 
 
-async def main(url: str, ca: str, documents: str, workers: str) -> None:
+async def write(url: str, ca: Path, documents: Documents, workers: int) -> None:
+    async with Api(url, os.environ["TOKEN"], ca) as api:
+        await Bare(api, documents).run(workers)
+
+
+def main(url: str, ca: str, documents: str, workers: str) -> None:
     entries = [json.loads(line) for line in Path(documents).read_text().splitlines()]
-    async with Api(url, os.environ["TOKEN"], Path(ca)) as api:
-        await Bare(api, {tuple(entry.pop("key")): entry for entry in entries}).run(int(workers))
+    by_key: Documents = {tuple(entry.pop("key")): entry for entry in entries}
+    asyncio.run(write(url, Path(ca), by_key, int(workers)))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +129,8 @@ class FakeCluster:
         attachment = await self._network.attach()
         self._exits.push_async_callback(self._network.detach, attachment)
         enter = ["nsenter", f"--net={attachment.namespace}"]
-        subprocess.run([*enter, "ip", "route", "add", "local", POD_RANGE, "dev", "lo"], check=True)
-        subprocess.run(["ip", "route", "add", POD_RANGE, "via", attachment.ip], check=True)
+        await _run([*enter, "ip", "route", "add", "local", POD_RANGE, "dev", "lo"])
+        await _run(["ip", "route", "add", POD_RANGE, "via", attachment.ip])
         script = [sys.executable, "-I", "-S", fake_pods.__file__, str(ENGINE_PORT)]
         pods = self.daemon("fake-pods", [*enter, *script])
         pods.wait_until(lambda: _listens(attachment.ip, ENGINE_PORT), seconds=10)
@@ -139,12 +140,7 @@ class FakeCluster:
         environment = {**os.environ, "KUBECONFIG": str(self.control_plane.kubeconfig)}
         environment |= {f"HELM_{kind}_HOME": str(self.folder / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
         helm = [str(self._programs.control_plane.helm), "install", NAME, str(CHART), "-n", NAMESPACE]
-        subprocess.run(
-            [*helm, "--create-namespace", "--set", f"replicas=0,hfEndpoint={self.hub.url}"],
-            check=True,
-            capture_output=True,
-            env=environment,
-        )
+        await _run([*helm, "--create-namespace", "--set", f"replicas=0,hfEndpoint={self.hub.url}"], environment)
         settings = await self.api.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/{NAME}-settings")
         self.settings = self.folder / "settings.yaml"
         self.settings.write_text(settings["data"]["settings.yaml"])
@@ -191,6 +187,6 @@ def _listens(address: str, port: int) -> bool:
     return True
 
 
-async def settle(seconds: float) -> None:
-    """Let what is on its way arrive."""
-    await asyncio.sleep(seconds)
+async def _run(command: list[str], environment: Mapping[str, str] | None = None) -> None:
+    """Raises CalledProcessError."""
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, env=environment)

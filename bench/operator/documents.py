@@ -47,7 +47,10 @@ def of(service: Object) -> Object:
     ready = _plan(live, Facts(now=datetime.now(UTC), model=MODEL, nodes=_nodes(), children=children))
     return {
         "key": [service["metadata"]["namespace"], name],
-        "children": [[resource_of(child).path(service["metadata"]["namespace"], child["metadata"]["name"]), child] for child in first.apply],
+        "children": [
+            [resource_of(child).path(service["metadata"]["namespace"], child["metadata"]["name"]), child]
+            for child in first.apply
+        ],
         "planned": _status(live, planned),
         "ready": _status(live, ready),
     }

@@ -13,17 +13,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
-from collections.abc import AsyncIterator
 
 import psutil
+from e2e import machine as harness
 from e2e.binaries import Missing
 from e2e.informer import Key
-from e2e import machine as harness
 
 from bench import machine
 from bench.operator import audit, bare, documents
@@ -120,7 +119,11 @@ async def _storm(
         key = namespace, name.removesuffix("-models")
         return key in new or (call.resource == "events" and name.rsplit(".", 1)[0] in {name for _, name in new})
 
-    until_ready = [c for c in found if of_new(c) and c.at <= watched.ready_at.get((c.key[0], c.key[1].removesuffix("-models")), 1e12)]
+    until_ready = [
+        c
+        for c in found
+        if of_new(c) and c.at <= watched.ready_at.get((c.key[0], c.key[1].removesuffix("-models")), 1e12)
+    ]
     steady = [c for c in found if c.at >= steady_from and c.is_write and c.resource != "leases"]
     return Row(
         services=size,
@@ -176,8 +179,15 @@ def main(argv: Sequence[str]) -> int:
         return 2
     now = datetime.datetime.now(datetime.UTC)
     rows = [asyncio.run(measure(found, size, options.profile)) for size in options.sizes]
-    facts = {"date": now.isoformat(timespec="seconds"), "commit": machine.commit(_REPOSITORY), "machine": machine.facts()}
-    path = options.output or _REPOSITORY / "bench" / "results" / f"operator-{now:%Y-%m-%d}-{facts['commit'] or 'none'}.json"
+    facts = {
+        "date": now.isoformat(timespec="seconds"),
+        "commit": machine.commit(_REPOSITORY),
+        "machine": machine.facts(),
+    }
+    path = (
+        options.output
+        or _REPOSITORY / "bench" / "results" / f"operator-{now:%Y-%m-%d}-{facts['commit'] or 'none'}.json"
+    )
     path.write_text(json.dumps({**facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     print(table(rows))
     print(f"written to {path}")

@@ -59,7 +59,11 @@ class Watched:
     def _changed(self, obj: Object, gone: bool) -> None:
         conditions = obj.get("status", {}).get("conditions", ())
         key = obj["metadata"]["namespace"], obj["metadata"]["name"]
-        if not gone and key not in self.ready_at and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+        if (
+            not gone
+            and key not in self.ready_at
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        ):
             self.ready_at[key] = time.time()
             self._wake.set()
 

@@ -7,10 +7,12 @@ The order is controller-runtime's: a file named on the command line, `KUBECONFIG
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client.configuration import Configuration
 
@@ -33,7 +35,7 @@ class Credentials:
 
 
 class Connection:
-    """The way to one API server. `configuration` is what the `kubernetes` package's clients are made from."""
+    """The way to one API server. `configuration` is what the `kubernetes` package reads from files and plugins."""
 
     def __init__(self, configuration: Any, reload: Callable[[], Awaitable[object]]) -> None:
         self.configuration = configuration
@@ -60,6 +62,21 @@ class Connection:
             certificate_path=configuration.cert_file,
             key_path=configuration.key_file,
             proxy=configuration.proxy,
+        )
+
+    def session(self, connections: int) -> aiohttp.ClientSession:
+        """An HTTP client with the server's certificate, ours, and the proxy between them, if any."""
+        settings = self.configuration
+        context = ssl.create_default_context(cafile=settings.ssl_ca_cert, cadata=settings.ca_cert_data)
+        if settings.cert_file:
+            context.load_cert_chain(settings.cert_file, keyfile=settings.key_file)
+        if not settings.verify_ssl:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if settings.disable_strict_ssl_verification:
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=connections, ssl=context), proxy=settings.proxy, trust_env=True
         )
 
 

@@ -1,7 +1,7 @@
-"""A cluster behind an API server: the `kubernetes` package's asynchronous REST layer, with plain dicts as bodies.
+"""A cluster behind an API server: plain dicts over HTTP.
 
-Its typed models are never loaded. What goes over the wire is described in
-https://kubernetes.io/docs/reference/using-api/api-concepts/ and .../server-side-apply/.
+What goes over the wire is described in https://kubernetes.io/docs/reference/using-api/api-concepts/ and
+.../server-side-apply/.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
 import aiohttp
-from kubernetes.aio.client.rest import RESTClientObject
+from yarl import URL
 
 from pagoda_operator.api.names import FIELD_MANAGER, Object
 from pagoda_operator.cluster.connection import Connection
@@ -60,15 +60,14 @@ class KubernetesCluster:
         timeout: float = 30.0,
         connections: int = 16,
     ) -> None:
-        connection.configuration.connection_pool_maxsize = connections
         self.connection = connection
-        self._rest = RESTClientObject(connection.configuration)
+        self._session = connection.session(connections)
         self._on_call = on_call or _ignore
         self._timeout = aiohttp.ClientTimeout(total=timeout, connect=min(10.0, timeout))
 
     async def close(self) -> None:
         """Close the connections; the cluster can't be used after it."""
-        await self._rest.close()
+        await self._session.close()
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -158,12 +157,15 @@ class KubernetesCluster:
         content_type: str = JSON,
     ) -> Object:
         """One call, tried again where the server asks for patience or our token is stale."""
-        url = f"{self.connection.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        url = URL(
+            f"{self.connection.configuration.host}{path}" + (f"?{urlencode(query)}" if query else ""), encoded=True
+        )
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         for attempt in range(ATTEMPTS):
             headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": FIELD_MANAGER}
             if authorization := await self.connection.authorization():
                 headers["Authorization"] = authorization
-            status, answer, retry_after = await self._exchange(method, url, headers, body, verb, resource)
+            status, answer, retry_after = await self._exchange(method, url, headers, data, verb, resource)
             if 200 <= status < 300:
                 return _object(answer)
             error = error_of(status, answer, retry_after)
@@ -178,12 +180,14 @@ class KubernetesCluster:
         raise AssertionError("the last attempt returns or raises")
 
     async def _exchange(
-        self, method: str, url: str, headers: dict[str, str], body: Object | None, verb: str, resource: Resource
+        self, method: str, url: URL, headers: dict[str, str], data: bytes | None, verb: str, resource: Resource
     ) -> tuple[int, bytes, str | None]:
         started = time.monotonic()
         try:
-            response = await self._rest.request(method, url, headers, body, _request_timeout=self._timeout)
-            answer = await response.read()
+            async with self._session.request(
+                method, url, headers=headers, data=data, timeout=self._timeout
+            ) as response:
+                answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._on_call(verb, resource, 0, time.monotonic() - started)
             raise Unavailable(f"no answer from the API server: {str(error) or type(error).__name__}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.resources import Resource
@@ -22,6 +22,10 @@ class Change(StrEnum):
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
     DELETED = "DELETED"
+
+
+NEVER: Final = "1"
+"""A resourceVersion that no object has: etcd's revision before anything was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,9 @@ class Cluster(Protocol):
         """Server-side apply: create the object, or make the given fields so and forget those applied earlier.
 
         Without `force`, raises FieldConflict with a message naming manager and field where another field manager owns a
-        field with another value; with it, takes the field over. `metadata.uid`, where given, is a precondition: raises
-        Conflict when the object has another one, or is gone.
+        field with another value; with it, takes the field over. `metadata.uid` and `metadata.resourceVersion`, where
+        given, are preconditions: raises Conflict when the object has another one. A uid also means that there is such
+        an object, the version NEVER that there is none yet.
         """
         ...
 

@@ -87,16 +87,10 @@ class MemoryCluster:
     async def replace(self, resource: Resource, obj: Object) -> Object:
         key = key_of(resource, obj)
         live = self._world.stored(resource, key)
-        version = obj["metadata"].get("resourceVersion")
-        if not version:
+        if not obj["metadata"].get("resourceVersion"):
             problem = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
             raise invalid(resource, key[1], [problem])
-        if version != live.object["metadata"]["resourceVersion"]:
-            raise Conflict(
-                f'Operation cannot be fulfilled on {resource} "{key[1]}": the object has been modified; '
-                "please apply your changes to the latest version and try again",
-                status=409,
-            )
+        _check_version(resource, key, obj, live)
         wanted = admitted(resource, main_part(resource, copy.deepcopy(obj)))
         owners = update(ownable(live.object), ownable(wanted), live.owners, Manager(self._manager, "Update"))
         return self._put(resource, key, Stored(wanted, owners))
@@ -111,6 +105,7 @@ class MemoryCluster:
         merged, owners, clashes = apply(live.object if live else {}, ownable(wanted), owners, manager, force=force)
         if clashes:
             raise _conflict(clashes)
+        _check_version(resource, key, wanted, live)
         identity = {name: wanted["metadata"][name] for name in ("name", "namespace") if name in wanted["metadata"]}
         merged |= {
             "apiVersion": wanted["apiVersion"],
@@ -152,6 +147,16 @@ def _check_uid(resource: Resource, key: Key, wanted: Object, live: Stored | None
     if uid and uid != there:
         found = f"the existing object has UID {there}" if there else "no existing object was found"
         raise Conflict(f'{resource} "{key[1]}": uid mismatch: the provided object has {uid}, and {found}', status=409)
+
+
+def _check_version(resource: Resource, key: Key, wanted: Object, live: Stored | None) -> None:
+    version = wanted["metadata"].get("resourceVersion")
+    if live is not None and version not in (None, live.object["metadata"]["resourceVersion"]):
+        raise Conflict(
+            f'Operation cannot be fulfilled on {resource} "{key[1]}": the object has been modified; '
+            "please apply your changes to the latest version and try again",
+            status=409,
+        )
 
 
 def _conflict(clashes: list[Clash]) -> FieldConflict:

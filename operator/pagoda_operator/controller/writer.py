@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.cluster.errors import Conflict, FieldConflict, Forbidden, Invalid, NotFound, Unavailable
-from pagoda_operator.cluster.interface import Cluster
+from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from pagoda_operator.cluster.interface import NEVER, Cluster
 from pagoda_operator.cluster.resources import resource_of, resource_of_kind
 from pagoda_operator.controller.ownership import ServiceKey, controls, holder, key_of
 from pagoda_operator.controller.store import Store
@@ -53,6 +53,7 @@ class ChildWriter:
         self._cluster = cluster
         self._store = store
         self._obstacles: dict[ServiceKey, dict[ChildKey, Obstacle]] = {}
+        self._taken: dict[ServiceKey, set[ChildKey]] = {}  # places that foreign objects held when last looked at
         self._settled: dict[ServiceKey, dict[ChildKey, tuple[str, str]]] = {}
 
     def conflicts(self, key: ServiceKey) -> Mapping[ChildKey, str]:
@@ -71,6 +72,7 @@ class ChildWriter:
     def forget(self, key: ServiceKey) -> None:
         """The service is gone."""
         self._obstacles.pop(key, None)
+        self._taken.pop(key, None)
         self._settled.pop(key, None)
 
     def expire(self, service: Object) -> None:
@@ -90,16 +92,22 @@ class ChildWriter:
             return False
         live = self._store.children(service).get(child)
         try:
-            if live is None:
-                live = await self._find(service, desired)
-            if live is not None and self._leave(key, child, wish, live):
-                return False
-            written = await self._write(desired, live)
+            if live is None and child in self._taken.get(key, ()):
+                live = await self._find(service, desired)  # most likely taken still, and asking writes nothing
+            written = await self._create(desired) if live is None else None
+            if written is None:
+                live = live or await self._find(service, desired)
+                if live is None:
+                    raise Unavailable(f"{child[0]} {child[1]} was there a moment ago, and is gone")
+                if self._leave(key, child, wish, live):
+                    return False
+                written = await self._write(desired, live)
         except (_Foreign, Forbidden, Invalid) as refusal:
             retry_at = _monotonic() + (RETRY_NEW if live is None else RETRY_CHANGE)
             foreign = isinstance(refusal, _Foreign)
             return self._obstruct(key, child, Obstacle(refusal.message, foreign, wish, _generation(service), retry_at))
         self._obstacles.get(key, {}).pop(child, None)
+        self._taken.get(key, set()).discard(child)
         resource = resource_of(desired)
         self._store.put(resource, written)
         self._settled.setdefault(key, {})[child] = (wish, _digest(_shape(trim(resource, written))))
@@ -127,11 +135,17 @@ class ChildWriter:
         self._store.remove(resource, live)
         return True
 
-    async def _find(self, service: Object, desired: Object) -> Object | None:
-        """Look at a child's place before it is first written, since an apply would merge into what stands there.
+    async def _create(self, desired: Object) -> Object | None:
+        """Make a child that our watch does not show, or return None where something stands in its place: an apply
+        without precondition would merge into that."""
+        new = desired | {"metadata": desired["metadata"] | {"resourceVersion": NEVER}}
+        try:
+            return await self._cluster.apply(resource_of(desired), new, force=False)
+        except Conflict:
+            return None
 
-        Returns what our watch has not shown yet, or None where the place is free. Raises _Foreign.
-        """
+    async def _find(self, service: Object, desired: Object) -> Object | None:
+        """What stands in a child's place and our watch has not shown, if anything. Raises _Foreign."""
         metadata = desired["metadata"]
         try:
             found = await self._cluster.get(resource_of(desired), metadata["namespace"], metadata["name"])
@@ -142,14 +156,11 @@ class ChildWriter:
         self._store.put(resource_of(desired), found)
         return found
 
-    async def _write(self, desired: Object, live: Object | None) -> Object:
-        if live is not None:
-            # The uid is a precondition: should the child be gone by now, it is not brought back by half a plan.
-            desired = desired | {"metadata": desired["metadata"] | {"uid": live["metadata"]["uid"]}}
+    async def _write(self, desired: Object, live: Object) -> Object:
+        # The uid is a precondition: should the child be gone by now, it is not brought back by half a plan.
+        meant = desired | {"metadata": desired["metadata"] | {"uid": live["metadata"]["uid"]}}
         try:
-            return await self._cluster.apply(resource_of(desired), desired, force=live is not None)
-        except FieldConflict as conflict:
-            raise _Foreign(conflict.message) from conflict
+            return await self._cluster.apply(resource_of(desired), meant, force=True)
         except Conflict as conflict:
             raise Unavailable(f"{desired['kind']} changed under us: {conflict.message}") from conflict
 
@@ -162,6 +173,8 @@ class ChildWriter:
         return self._settled.get(key, {}).get(child) == (wish, _digest(_shape(live)))
 
     def _obstruct(self, key: ServiceKey, child: ChildKey, obstacle: Obstacle) -> bool:
+        if obstacle.foreign:
+            self._taken.setdefault(key, set()).add(child)
         known = self._obstacles.setdefault(key, {}).get(child)
         self._obstacles[key][child] = obstacle
         changed = known is None or (known.message, known.foreign) != (obstacle.message, obstacle.foreign)

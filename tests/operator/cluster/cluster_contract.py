@@ -9,6 +9,7 @@ import asyncio
 import pytest
 
 from pagoda_operator.cluster.errors import AlreadyExists, Conflict, FieldConflict, Invalid, NotFound
+from pagoda_operator.cluster.interface import NEVER
 from pagoda_operator.cluster.resources import (
     DEPLOYMENT,
     INFERENCE_SERVICE,
@@ -172,6 +173,25 @@ async def apply_with_a_uid_never_creates(cluster, namespace):
     await cluster.apply(SERVICE_ACCOUNT, account(namespace), force=True)
     with pytest.raises(Conflict):
         await cluster.apply(SERVICE_ACCOUNT, account(namespace, uid="00000000-0000-0000-0000-000000000000"), force=True)
+
+
+async def apply_of_a_version_that_never_was_creates_and_does_nothing_else(cluster, namespace):
+    """What stands in the place is left alone, even where it could be merged into."""
+    made = await cluster.apply(
+        SERVICE_ACCOUNT, account(namespace, labels={"a": "1"}, resourceVersion=NEVER), force=False
+    )
+    assert made["metadata"]["labels"] == {"a": "1"}
+    assert made["metadata"]["resourceVersion"] != NEVER
+    wanted = account(namespace, labels={"a": "1", "b": "1"}, resourceVersion=NEVER)
+    for force in (False, True):
+        with pytest.raises(Conflict):
+            await cluster.apply(SERVICE_ACCOUNT, wanted, force=force)
+    assert await cluster.get(SERVICE_ACCOUNT, namespace, "x") == made
+    changed = account(namespace, labels={"a": "2"}, resourceVersion=made["metadata"]["resourceVersion"])
+    assert (await cluster.apply(SERVICE_ACCOUNT, changed, force=False))["metadata"]["labels"] == {"a": "2"}
+    for wanted in (deployment(namespace), inference_service(namespace)):
+        kind = DEPLOYMENT if wanted["kind"] == "Deployment" else INFERENCE_SERVICE
+        await cluster.apply(kind, wanted | {"metadata": wanted["metadata"] | {"resourceVersion": NEVER}}, force=False)
 
 
 async def status_and_spec_are_written_apart(cluster, namespace):
@@ -359,6 +379,7 @@ CONTRACT = (
     removed_item_of_a_keyed_list_goes_whole,
     plain_list_is_one_value,
     apply_with_a_uid_never_creates,
+    apply_of_a_version_that_never_was_creates_and_does_nothing_else,
     status_and_spec_are_written_apart,
     inference_service_gets_its_defaults,
     bad_inference_service_is_refused_with_the_field,

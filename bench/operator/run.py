@@ -11,6 +11,7 @@ import asyncio
 import datetime
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -43,11 +44,11 @@ PATIENCE: Final = 900.0
 """Seconds that a size may take to be Ready."""
 
 
-async def measure(programs: Programs, size: int, profile: Path | None) -> Row:
+async def measure(programs: Programs, size: int, options: argparse.Namespace) -> Row:
     """One size, both ways."""
     baseline, bare_cpu = await _bare(programs, size)
     print(f"{size} services: bare client {baseline:.1f} s", file=sys.stderr, flush=True)
-    return await _operator(programs, size, baseline, bare_cpu, profile)
+    return await _operator(programs, size, baseline, bare_cpu, options)
 
 
 async def _bare(programs: Programs, size: int) -> tuple[float, float]:
@@ -69,12 +70,10 @@ async def _bare(programs: Programs, size: int) -> tuple[float, float]:
             return max(watched.ready_at[key] for key in keys) - started, sum(process.cpu_times()[:2]) - before
 
 
-async def _operator(programs: Programs, size: int, baseline: float, bare_cpu: float, profile: Path | None) -> Row:
+async def _operator(programs: Programs, size: int, baseline: float, bare_cpu: float, options: argparse.Namespace) -> Row:
     async with _cluster(programs, size) as cluster:
-        python = [sys.executable, "-m", "cProfile", "-o", str(profile)] if profile else [sys.executable]
-        if profile:
-            python = [sys.executable, str(profile)]
-        command = [*python, "-m", "pagoda_engine.cli", "operator", "--health-host=127.0.0.1", "--health-port=0"]
+        profiler = ["-m", "cProfile", "--sort=tottime"] if options.profile else []
+        command = [sys.executable, *profiler, "-m", "pagoda_engine.cli", "operator", "--health-host=127.0.0.1", "--health-port=0"]
         command += [f"--kubeconfig={cluster.kubeconfig}", f"--settings={cluster.settings}"]
         environment = {"HF_ENDPOINT": cluster.hub.url, "POD_NAMESPACE": "pagoda-system"}
         operator = cluster.daemon("operator", command, PYTHONPATH=os.pathsep.join(sys.path), **environment)
@@ -83,7 +82,12 @@ async def _operator(programs: Programs, size: int, baseline: float, bare_cpu: fl
             edited = await apply(cluster.api, [service("edited", number) for number in range(EDITED)])
             await watched.all_ready(edited, PATIENCE)
             await asyncio.sleep(SETTLE_SECONDS)
-            return await _storm(cluster, watched, process, size, edited, baseline, bare_cpu)
+            row = await _storm(cluster, watched, process, size, edited, baseline, bare_cpu)
+        if options.logs:
+            operator.stop()
+            for log in (operator.log, cluster.audit_log):
+                shutil.copy(log, options.logs / f"{size}-{log.name}")
+        return row
 
 
 async def _storm(
@@ -169,7 +173,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.operator.run")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of services")
     parser.add_argument("--output", type=Path, help="where the document goes")
-    parser.add_argument("--profile", type=Path, help="a script that runs the operator under a profiler")
+    parser.add_argument("--logs", type=Path, help="a folder for the operator's log and the API server's audit log")
+    parser.add_argument("--profile", action="store_true", help="run the operator under cProfile; its table goes to its log")
     options = parser.parse_args(argv)
     try:
         harness.check()
@@ -178,7 +183,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"bench-operator: {missing}", file=sys.stderr)
         return 2
     now = datetime.datetime.now(datetime.UTC)
-    rows = [asyncio.run(measure(found, size, options.profile)) for size in options.sizes]
+    rows = [asyncio.run(measure(found, size, options)) for size in options.sizes]
     facts = {
         "date": now.isoformat(timespec="seconds"),
         "commit": machine.commit(_REPOSITORY),

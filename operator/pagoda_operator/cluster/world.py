@@ -46,7 +46,7 @@ class World:
         self.kinds = kinds
         self.watchers: set[Watcher] = set()
         self._objects: dict[Resource, dict[Key, Stored]] = {resource: {} for resource in kinds}
-        self._versions = count(1)
+        self._versions = count(2)  # as etcd: at 1 nothing was written yet
         self._collecting = False
 
     def table(self, resource: Resource) -> Mapping[Key, Stored]:

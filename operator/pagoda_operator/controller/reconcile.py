@@ -5,6 +5,7 @@ What to do is `core.plan.plan`'s business; here it is only done. When nothing is
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from pagoda_operator.controller.writer import ChildWriter
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.plan import Plan
 from pagoda_operator.core.settings import Settings
+from pagoda_operator.core.urgency import is_urgent, pause
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class _StatusWrite:
 
 
 class Reconciler:
-    """`reconcile` is called with one key at a time each, by any number of workers."""
+    """`reconcile` is called with one key at a time each, by any number of workers; `backlog` says how many wait."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class Reconciler:
         scraper: Scraper,
         loads: ServiceLoads,
         recorder: EventRecorder,
+        backlog: Callable[[], int],
     ) -> None:
         self.served: frozenset[str] = frozenset()
         """Kinds of optional APIs that the cluster has; whoever runs the discovery sets it."""
@@ -76,6 +79,8 @@ class Reconciler:
         self._writer = ChildWriter(cluster, store)
         self._scale_in = ScaleIn(cluster, store, scraper.ask)
         self._statuses: dict[ServiceKey, _StatusWrite] = {}
+        self._told_at: dict[ServiceKey, float] = {}
+        self._backlog = backlog
 
     async def reconcile(self, key: ServiceKey) -> float | None:
         """Bring one service a step nearer to its spec; returns seconds until it wants another look without an event.
@@ -86,6 +91,7 @@ class Reconciler:
         if service is None:
             self._writer.forget(key)
             self._statuses.pop(key, None)
+            self._told_at.pop(key, None)
             return None
         if "deletionTimestamp" in service["metadata"]:
             return None  # its children go with it, by garbage collection; making them anew would only delay that
@@ -100,9 +106,9 @@ class Reconciler:
             # The namespace goes, children first: the service follows, and until then there is nothing to do for it.
             logger.debug("its namespace is being deleted: %s", gone, extra={"service": str(key)})
             return None
-        await self._report(service, plan)
+        details = await self._report(service, plan)
         model = None if plan.model_uri is None else self._models.retry_after(service)
-        delays = (plan.requeue_after, self._writer.retry_after(key), model)
+        delays = (plan.requeue_after, self._writer.retry_after(key), model, details)
         return min((delay for delay in delays if delay is not None), default=None)
 
     def _plan(self, service: Object) -> Plan:
@@ -142,10 +148,15 @@ class Reconciler:
             changed |= await self._writer.delete(service, ref)
         return changed
 
-    async def _report(self, service: Object, plan: Plan) -> None:
+    async def _report(self, service: Object, plan: Plan) -> float | None:
+        """Write the status where it changed; returns seconds until it may be written where that has to wait."""
         key, live = key_of(service), service.get("status", {})
         if plan.status == live or self._statuses.get(key) == _StatusWrite(sent=plan.status, kept=live):
-            return
+            return None
+        now = asyncio.get_running_loop().time()
+        wait = self._told_at.setdefault(key, now) + pause(self._backlog()) - now
+        if wait > 0 and not is_urgent(live, plan.status):
+            return wait
         metadata = {name: service["metadata"][name] for name in ("name", "namespace", "uid")}
         wanted = {
             "apiVersion": service["apiVersion"],
@@ -157,10 +168,12 @@ class Reconciler:
             written = await self._cluster.apply_status(INFERENCE_SERVICE, wanted)
         except NotFound:
             logger.debug("deleted while it was reconciled", extra={"service": str(key)})
-            return
+            return None
         except Conflict as conflict:
             # Another of that name, or a race that the server lost: either way what is live must be looked at again.
             raise Unavailable(f"the status was not written: {conflict.message}") from conflict
         self._store.put(INFERENCE_SERVICE, written)
         self._statuses[key] = _StatusWrite(sent=plan.status, kept=written.get("status", {}))
+        self._told_at[key] = asyncio.get_running_loop().time()
         await self._recorder.record(service, written)
+        return None

@@ -110,6 +110,7 @@ class Controller:
             scraper=self._scraper,
             loads=self.loads,
             recorder=EventRecorder(cluster, instance=platform.node()),
+            backlog=self.queue.__len__,
         )
         self._metrics.follow(
             depth=lambda: len(self.queue),

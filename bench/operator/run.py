@@ -70,10 +70,20 @@ async def _bare(programs: Programs, size: int) -> tuple[float, float]:
             return max(watched.ready_at[key] for key in keys) - started, sum(process.cpu_times()[:2]) - before
 
 
-async def _operator(programs: Programs, size: int, baseline: float, bare_cpu: float, options: argparse.Namespace) -> Row:
+async def _operator(
+    programs: Programs, size: int, baseline: float, bare_cpu: float, options: argparse.Namespace
+) -> Row:
     async with _cluster(programs, size) as cluster:
         profiler = ["-m", "cProfile", "--sort=tottime"] if options.profile else []
-        command = [sys.executable, *profiler, "-m", "pagoda_engine.cli", "operator", "--health-host=127.0.0.1", "--health-port=0"]
+        command = [
+            sys.executable,
+            *profiler,
+            "-m",
+            "pagoda_engine.cli",
+            "operator",
+            "--health-host=127.0.0.1",
+            "--health-port=0",
+        ]
         command += [f"--kubeconfig={cluster.kubeconfig}", f"--settings={cluster.settings}"]
         environment = {"HF_ENDPOINT": cluster.hub.url, "POD_NAMESPACE": "pagoda-system"}
         operator = cluster.daemon("operator", command, PYTHONPATH=os.pathsep.join(sys.path), **environment)
@@ -174,7 +184,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of services")
     parser.add_argument("--output", type=Path, help="where the document goes")
     parser.add_argument("--logs", type=Path, help="a folder for the operator's log and the API server's audit log")
-    parser.add_argument("--profile", action="store_true", help="run the operator under cProfile; its table goes to its log")
+    parser.add_argument(
+        "--profile", action="store_true", help="run the operator under cProfile; its table goes to its log"
+    )
     options = parser.parse_args(argv)
     try:
         harness.check()

@@ -7,10 +7,21 @@ entry; a key added while it is being processed is processed again afterwards.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Entry(Generic[Key]):
+    """A key's place in the queue."""
+
+    last: bool
+    ticket: int
+    key: Key = field(compare=False)
 
 
 class WorkQueue(Generic[Key]):
@@ -19,22 +30,24 @@ class WorkQueue(Generic[Key]):
     def __init__(self, *, base_delay: float = 0.5, max_delay: float = 300.0) -> None:
         self._base_delay = base_delay
         self._max_delay = max_delay
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._dirty: set[Key] = set()  # to be processed: those in `_ready`, and those added while in hand
+        self._ready: asyncio.PriorityQueue[_Entry[Key]] = asyncio.PriorityQueue()
+        self._dirty: dict[Key, _Entry[Key]] = {}  # to be processed: those in `_ready`, and those added while in hand
+        self._tickets = itertools.count()
         self._in_hand: dict[Key, float] = {}  # and since when, in the loop's time
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         """Keys that wait for a hand; those in hand and those with a timer don't count."""
-        return self._ready.qsize()
+        return len(self._dirty.keys() - self._in_hand.keys())
 
-    def add(self, key: Key) -> None:
-        """Have `key` processed as soon as it is free."""
-        if key not in self._dirty:
-            self._dirty.add(key)
+    def add(self, key: Key, *, first: bool = False) -> None:
+        """Have `key` processed as soon as it is free; with `first`, before all that were added without it."""
+        known = self._dirty.get(key)
+        if known is None or (first and known.last):
+            self._dirty[key] = entry = _Entry(not first, next(self._tickets), key)
             if key not in self._in_hand:
-                self._ready.put_nowait(key)
+                self._ready.put_nowait(entry)
 
     def add_after(self, key: Key, delay: float) -> None:
         """Add `key` in `delay` seconds. A key has one timer: of two the earlier one stands."""
@@ -65,8 +78,11 @@ class WorkQueue(Generic[Key]):
 
     async def get(self) -> Key:
         """Wait for a key and take it in hand; the caller owes a `done`, whatever happens."""
-        key = await self._ready.get()
-        self._dirty.discard(key)
+        entry = await self._ready.get()
+        while self._dirty.get(entry.key) is not entry:  # it was moved to the front, and taken there
+            entry = await self._ready.get()
+        key = entry.key
+        del self._dirty[key]
         self._in_hand[key] = asyncio.get_running_loop().time()
         return key
 
@@ -76,7 +92,7 @@ class WorkQueue(Generic[Key]):
             raise ValueError(f"{key!r} is not in hand; each get() has one done()")
         del self._in_hand[key]
         if key in self._dirty:
-            self._ready.put_nowait(key)
+            self._ready.put_nowait(self._dirty[key])
 
     def longest_in_hand(self) -> float:
         """Seconds for which the key has been in hand that was taken first; 0 where there is none."""

@@ -80,6 +80,8 @@ class Reconciler:
         self._scale_in = ScaleIn(cluster, store, scraper.ask)
         self._statuses: dict[ServiceKey, _StatusWrite] = {}
         self._told_at: dict[ServiceKey, float] = {}
+        self._sound: dict[ServiceKey, tuple[str, int | None]] = {}
+        """Uid and generation of services whose spec names a model that can be asked for."""
         self._backlog = backlog
 
     async def reconcile(self, key: ServiceKey) -> float | None:
@@ -92,6 +94,7 @@ class Reconciler:
             self._writer.forget(key)
             self._statuses.pop(key, None)
             self._told_at.pop(key, None)
+            self._sound.pop(key, None)
             return None
         if "deletionTimestamp" in service["metadata"]:
             return None  # its children go with it, by garbage collection; making them anew would only delay that
@@ -128,9 +131,12 @@ class Reconciler:
             refused=self._writer.refused(key),
             requested=self._store.requested(key),
         )
-        plan = self._planner(service, facts, self._settings)
-        if plan.model_uri is None:
+        identity = service["metadata"]["uid"], service["metadata"].get("generation")
+        model = self._models.facts(service) if self._sound.get(key) == identity else None
+        plan = self._planner(service, replace(facts, model=model), self._settings)
+        if plan.model_uri is None or model is not None:
             return plan
+        self._sound[key] = identity
         model = self._models.facts(service)
         return plan if model is None else self._planner(service, replace(facts, model=model), self._settings)
 

@@ -19,6 +19,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Final, NoReturn
 
+from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.errors import ClusterError, Forbidden, NotFound, Unavailable
 from pagoda_operator.cluster.interface import Cluster, WatchEvent
 from pagoda_operator.cluster.resources import CHILDREN, INFERENCE_SERVICE, NODE, OPTIONAL, POD, Resource
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 KINDS: Final = (INFERENCE_SERVICE, *CHILDREN, POD, NODE)
 WATCH: Final = "the watch"
 """Stands for the kinds in what can't be read, since kopf does not say which one it was."""
-WORKERS: Final = 4
+WORKERS: Final = 16
 RESYNC: Final = 600.0
 DISCOVERY: Final = 60.0
 UNREADABLE_PAUSE: Final = 5.0
@@ -56,6 +57,8 @@ RECONCILE_LIMIT: Final = 120.0
 """Seconds after which a reconcile is given up and tried again: a call that hangs must not hold its service for ever."""
 OUTAGE_DELAY: Final = 30.0
 """Longest back-off in seconds where the API server is to blame and not the service."""
+TOGETHER: Final = 0.2
+"""Seconds that what children and pods tell waits for more of it."""
 SHORTEST_REQUEUE: Final = 0.5
 FIRST_ANSWERS: Final = 10.0
 """Seconds that a new leader waits at most until all pods have been asked."""
@@ -169,7 +172,13 @@ class Controller:
             self.queue.add(key)
 
     def _take(self, event: WatchEvent) -> None:
-        self._look_at(self.store.observe(event))
+        """Take an event in. An edit is looked at before anything else; what children and pods tell comes in flocks, and
+        is looked at together."""
+        for key in self.store.observe(event):
+            if event.resource != INFERENCE_SERVICE:
+                self.queue.add_after(key, TOGETHER)
+            else:
+                self.queue.add(key, first=_is_edit(event.object))
 
     def _resources(self) -> tuple[Resource, ...]:
         """The kinds to watch: all that this cluster has and shows."""
@@ -329,3 +338,9 @@ class Controller:
                 result = "requeue_after"
                 self.queue.add_after(key, max(again, SHORTEST_REQUEUE))
         self._metrics.reconciled(result, loop.time() - started)
+
+
+def _is_edit(service: Object) -> bool:
+    """Whether a service has a status of another generation: its user waits, while a new one has to wait its turn."""
+    told = service.get("status", {}).get("observedGeneration")
+    return told is not None and told != service["metadata"].get("generation")

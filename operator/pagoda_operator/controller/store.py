@@ -13,15 +13,13 @@ from typing import Final, NamedTuple
 from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.interface import Change, WatchEvent
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, NODE, POD, Resource
+from pagoda_operator.controller.gpu_ledger import GpuLedger
 from pagoda_operator.controller.ownership import ServiceKey, concerned, controls, key_of
 from pagoda_operator.controller.trim import same, trim
 from pagoda_operator.core.facts import PodReport
-from pagoda_operator.planner.gpus import gpus_asked
 
 REMEMBERED_DEAD: Final = 4096
 """Uids of deleted objects that are remembered, so that a LIST that began before a deletion can't undo it."""
-
-_OVER: Final = ("Succeeded", "Failed")
 
 
 class ObjectKey(NamedTuple):
@@ -39,6 +37,8 @@ class Store:
         self._objects: dict[ObjectKey, Object] = {}
         self._services: set[ServiceKey] = set()
         self._nodes: set[ObjectKey] = set()
+        self._gpus = GpuLedger()
+        self._nodes_by_name: tuple[Object, ...] | None = None  # until a node changes
         self._belongings: dict[ServiceKey, set[ObjectKey]] = {}  # children and pods
         self._reports: dict[ServiceKey, Mapping[str, PodReport]] = {}
         self._dead: OrderedDict[str, None] = OrderedDict()
@@ -107,22 +107,16 @@ class Store:
 
     def nodes(self) -> tuple[Object, ...]:
         """All nodes, by name."""
-        return tuple(self._objects[key] for key in sorted(self._nodes, key=lambda key: key.name))
+        if self._nodes_by_name is None:
+            self._nodes_by_name = tuple(self._objects[key] for key in sorted(self._nodes, key=lambda key: key.name))
+        return self._nodes_by_name
 
     def reports(self, key: ServiceKey) -> Mapping[str, PodReport]:
         return self._reports.get(key, {})
 
     def requested(self, key: ServiceKey) -> dict[str, int]:
         """GPUs that the pods of all other services have asked for, by node name."""
-        used: dict[str, int] = {}
-        for other, belongings in self._belongings.items():
-            if other == key:
-                continue
-            for pod in (self._objects[belonging] for belonging in belongings if belonging.resource == POD):
-                node, gpus = pod["spec"].get("nodeName"), gpus_asked(pod["spec"])
-                if node and gpus and pod.get("status", {}).get("phase") not in _OVER:
-                    used[node] = used.get(node, 0) + gpus
-        return used
+        return self._gpus.without(self.pods(key))
 
     def object(self, key: ObjectKey) -> Object | None:
         """An object of any kind."""
@@ -145,10 +139,13 @@ class Store:
 
     def _remember(self, key: ObjectKey, obj: Object) -> None:
         self._objects[key] = obj
+        if key.resource == POD:
+            self._gpus.add(obj)
         if key.resource == INFERENCE_SERVICE:
             self._services.add(ServiceKey(key.namespace, key.name))
         elif key.resource == NODE:
             self._nodes.add(key)
+            self._nodes_by_name = None
         elif (service := concerned(obj)) is not None:
             self._belongings.setdefault(service, set()).add(key)
 
@@ -157,12 +154,15 @@ class Store:
         obj = self._objects.pop(key, None)
         if obj is None:
             return frozenset()
+        if key.resource == POD:
+            self._gpus.remove(obj)
         if key.resource == INFERENCE_SERVICE:
             service = ServiceKey(key.namespace, key.name)
             self._services.discard(service)
             return frozenset((service,))
         if key.resource == NODE:
             self._nodes.discard(key)
+            self._nodes_by_name = None
             return frozenset()
         owner = concerned(obj)
         if owner is None:

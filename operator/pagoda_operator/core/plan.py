@@ -56,11 +56,12 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
     """
     if "deletionTimestamp" in service["metadata"]:
         return Plan((), (), service.get("status", {}), None, None)
-    if problems := validate(service):
+    asked = _asked(service)
+    if problems := validate(asked):
         return Plan((), (), refused_status(service, problems, facts), None, None)
     if facts.unreadable:
         return Plan((), (), blind_status(service, facts), None, None)
-    spec = Spec.of(with_defaults(service))
+    spec = Spec.of(with_defaults(asked))
     wanted_replicas = _replicas(service, spec, facts)
     decision = decide(service, spec, facts, settings, wanted_replicas.count)
     deployment: PlannedDeployment | None = None
@@ -80,6 +81,13 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
         requeue_after=_look_again(situation),
         model_uri=spec.model.uri,
     )
+
+
+def _asked(service: Object) -> Object:
+    """What the user asks, without what was answered: statuses and metadata are long, and defaults are filled into
+    copies."""
+    asked = {name: service[name] for name in ("apiVersion", "kind", "spec") if name in service}
+    return asked | {"metadata": {"name": service["metadata"]["name"]}}
 
 
 def _look_again(situation: Situation) -> float | None:

@@ -26,7 +26,7 @@ def is_urgent(before: Object, after: Object) -> bool:
 
 
 def pause(waiting: int) -> float:
-    """Seconds that details of a status wait, since it was last written, while `waiting` services are to be looked at."""
+    """Seconds that a status' details wait since it was last written, while `waiting` services are to be looked at."""
     return min(PAUSE + PAUSE_A_SERVICE * waiting, LONGEST_PAUSE)
 
 

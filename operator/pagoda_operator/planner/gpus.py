@@ -145,11 +145,14 @@ def _schedulable(node: Object) -> bool:
 
 
 def _admits(node: Object, selector: Mapping[str, str], tolerations: tuple[Object, ...]) -> bool:
-    labels = node["metadata"].get("labels", {})
-    if any(labels.get(key) != value for key, value in selector.items()):
-        return False
+    if selector:
+        labels = node["metadata"].get("labels", {})
+        if any(labels.get(key) != value for key, value in selector.items()):
+            return False
+    if not (taints := node.get("spec", {}).get("taints")):
+        return True
     # Taints under node.kubernetes.io/ are the node's moods (not-ready, unschedulable, memory-pressure), which pass.
-    taints = [t for t in node.get("spec", {}).get("taints", []) if not t["key"].startswith("node.kubernetes.io/")]
+    taints = [taint for taint in taints if not taint["key"].startswith("node.kubernetes.io/")]
     hard = [taint for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute")]
     return all(any(_tolerates(toleration, taint) for toleration in tolerations) for taint in hard)
 

@@ -139,3 +139,20 @@ def test_keys_are_served_in_the_order_of_their_first_add(virtual):
         assert Counter(order) == Counter("abc")
 
     virtual(scenario())
+
+
+async def test_a_key_that_is_added_first_overtakes_and_is_still_one():
+    """Also where it waits already; and among themselves they keep their order."""
+    queue = WorkQueue()
+    for key in ("a", "b", "c", "d"):
+        queue.add(key)
+    queue.add("c", first=True)
+    queue.add("b", first=True)
+    queue.add("c")
+    assert len(queue) == 4
+    assert [await queue.get() for _ in range(4)] == ["c", "b", "a", "d"]
+    assert len(queue) == 0
+    queue.add("a", first=True)
+    queue.add("e")
+    queue.done("a")
+    assert [await queue.get() for _ in range(2)] == ["a", "e"]

@@ -32,7 +32,7 @@ def metrics() -> str:
 
 
 def answer(body: str, kind: str) -> bytes:
-    return f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    return f"HTTP/1.0 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
 METRICS = answer(metrics(), "text/plain")
@@ -48,6 +48,7 @@ class Engine(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if isinstance(self._transport, asyncio.WriteTransport):
             self._transport.write(METRICS if data.startswith(b"GET /metrics ") else READY)
+            self._transport.close()  # as it is usual in HTTP/1.0
 
 
 async def main(port: int) -> None:

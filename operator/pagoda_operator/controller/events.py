@@ -37,8 +37,8 @@ def turns(before: Object, after: Object) -> Iterator[tuple[str, str, str]]:
         if (old.get("status"), old.get("reason")) == (new.get("status"), new.get("reason")):
             continue
         if new.get("status") == "True":
-            # A plan is what every service gets: that there is none is the news.
-            if name == "Ready" and old.get("status") != "True":
+            # A plan is what every service gets at first; it is news where there was to be none.
+            if old.get("status") == "False" or (name == "Ready" and old.get("status") != "True"):
                 yield "Normal", name, new.get("message", "")
         elif new.get("status") == "False" and (
             name == "Planned" or old.get("status") == "True" or new.get("reason") in BLOCKED

@@ -14,10 +14,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import aiohttp
-
 from pagoda_engine.contract import ENGINE_PORT, ENGINE_PORT_NAME, METRICS_PATH, READY_PATH, Metric, Progress, Stage
 from pagoda_operator.api.names import Object
+from pagoda_operator.controller.http_get import get
 from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.store import Store
@@ -32,7 +31,7 @@ LOADING_PERIOD: Final = 2.0
 SERVING_PERIOD: Final = 5.0
 SCALED_PERIOD: Final = 2.0
 """Seconds between two questions to a pod: on its way, serving, serving for a service that a scaler scales."""
-SERVING_RATE: Final = 50.0
+SERVING_RATE: Final = 25.0
 SCALED_RATE: Final = 100.0
 """Questions in a second at most, to all pods that serve and to those that are scaled: beyond, the period grows."""
 STANDS: Final = 10.0
@@ -43,12 +42,11 @@ EDGE_PAUSE: Final = 5.0
 QUEUE_PAUSE: Final = 15.0
 """Seconds between two publications for the sake of a percentage, of a queue that fills or empties, of other numbers."""
 
-ANSWER_LIMIT: Final = 4 << 20
 DOCUMENT_LIMIT: Final = 16 << 10
-"""Bytes that are read of an answer; bytes that a progress document may have."""
+"""Bytes that a progress document may have."""
 
 Fetch = Callable[[str], Awaitable[tuple[int, bytes]]]
-"""GET a URL: status and body. Raises OSError, TimeoutError or aiohttp.ClientError where there is no answer."""
+"""GET a URL: status and body. Raises OSError, EOFError, TimeoutError or ValueError where there is no answer."""
 
 Reports = Mapping[str, PodReport]
 
@@ -115,6 +113,17 @@ class _Told:
     at: float = float("-inf")
 
 
+@dataclass(slots=True)
+class _Group:
+    """The pods of a service that can be asked, as of a state of the store, and when the first of them is due."""
+
+    changes: int
+    pods: list[Object]
+    serving: int
+    scaled: bool
+    due_at: float = 0.0
+
+
 class Scraper:
     """`changed` is called with each service whose published reports changed; `loads` hears every number.
 
@@ -139,25 +148,12 @@ class Scraper:
         self._fetch = fetch
         self._asked: dict[str, _Asked] = {}
         self._told: dict[ServiceKey, _Told] = {}
+        self._untold: set[ServiceKey] = set()  # whose reports may be others than those that were told
+        self._groups: dict[ServiceKey, _Group] = {}
 
     async def run(self) -> None:
         """Scrape until cancelled."""
-        if self._fetch is not None:
-            return await self._rounds()
-        timeout = aiohttp.ClientTimeout(total=3)
-        # Pods are reached as they are, never through a proxy that the environment names.
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
-            self._fetch = _http(session)
-            return await self._rounds()
-
-    async def ask(self, key: ServiceKey) -> Reports:
-        """What the pods of a service that serve answer now, by name; before `run` and of silent ones, what is known."""
-        pods = [pod for pod in self._reachable(key) if serves(pod)]
-        if self._fetch is not None:
-            await asyncio.gather(*(self._ask(key, pod, self._fetch, SERVING_PERIOD) for pod in pods))
-        return self._known(pods)
-
-    async def _rounds(self) -> None:
+        self._fetch = self._fetch or get
         async with asyncio.TaskGroup() as asking:
             # A pod that does not answer holds nobody up but those who wait for the first round.
             if first := self._look(asking):
@@ -167,33 +163,61 @@ class Scraper:
                 await asyncio.sleep(TICK)
                 self._look(asking)
 
+    async def ask(self, key: ServiceKey) -> Reports:
+        """What the pods of a service that serve answer now, by name; before `run` and of silent ones, what is known."""
+        pods = [pod for pod in self._reachable(key) if serves(pod)]
+        if self._fetch is not None:
+            await asyncio.gather(*(self._ask(key, pod, self._fetch, SERVING_PERIOD) for pod in pods))
+        return self._known(pods)
+
     def _look(self, asking: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Ask every pod that is due, each in a task of its own; tell of those that are gone."""
         now, fetch = asyncio.get_running_loop().time(), self._fetch
-        pods = {key: self._reachable(key) for key in self._store.services()}
-        alive = {pod["metadata"]["uid"] for group in pods.values() for pod in group}
-        self._asked = {uid: asked for uid, asked in self._asked.items() if uid in alive}
-        self._loads.keep(alive)
-        periods = self._periods(pods)
-        started = [
-            asking.create_task(self._ask(key, pod, fetch, periods[key] if serves(pod) else LOADING_PERIOD))
-            for key, group in pods.items()
-            for pod in group
-            if fetch is not None and self._state(pod).next_at <= now
-        ]
-        for key in pods:
+        if self._regroup():
+            alive = {pod["metadata"]["uid"] for group in self._groups.values() for pod in group.pods}
+            self._asked = {uid: asked for uid, asked in self._asked.items() if uid in alive}
+            self._loads.keep(alive)
+        quick, slow = self._periods()
+        started = []
+        for key, group in self._groups.items():
+            if fetch is None or group.due_at > now:
+                continue
+            for pod in group.pods:
+                if self._state(pod).next_at <= now:
+                    period = (quick if group.scaled else slow) if serves(pod) else LOADING_PERIOD
+                    started.append(asking.create_task(self._ask(key, pod, fetch, period)))
+                    self._state(pod).next_at = math.inf  # it is being asked
+            group.due_at = min((self._state(pod).next_at for pod in group.pods), default=math.inf)
+        for key in tuple(self._untold):
             self._publish(key)
-        self._told = {key: told for key, told in self._told.items() if key in pods}
         return started
 
-    def _periods(self, pods: Mapping[ServiceKey, list[Object]]) -> Mapping[ServiceKey, float]:
-        """Seconds between two questions to a pod that serves, by service; scalers want to know sooner than people."""
-        scaled = {key for key in pods if _is_scaled(self._store.service(key))}
-        counts = {key: sum(map(serves, group)) for key, group in pods.items()}
-        every = sum(counts.values())
-        quick = max(SCALED_PERIOD, sum(counts[key] for key in scaled) / SCALED_RATE)
-        slow = max(SERVING_PERIOD, every / SERVING_RATE)
-        return {key: quick if key in scaled else slow for key in pods}
+    def _regroup(self) -> bool:
+        """Look at the services that changed since the last tick, and at no other; returns whether there were any."""
+        services = self._store.services()
+        gone = self._groups.keys() - services
+        for key in gone:
+            del self._groups[key]
+            self._told.pop(key, None)
+            self._untold.discard(key)
+        changed = [
+            key
+            for key in services
+            if (group := self._groups.get(key)) is None or group.changes != self._store.changes(key)
+        ]
+        for key in changed:
+            pods = self._reachable(key)
+            scaled = _is_scaled(self._store.service(key))
+            self._groups[key] = _Group(self._store.changes(key), pods, sum(map(serves, pods)), scaled)
+            self._untold.add(key)
+        return bool(gone or changed)
+
+    def _periods(self) -> tuple[float, float]:
+        """Seconds between two questions to a pod that serves, of a service that is scaled and of another: scalers want
+        to know sooner than people."""
+        every = sum(group.serving for group in self._groups.values())
+        scaled = sum(group.serving for group in self._groups.values() if group.scaled)
+        return max(SCALED_PERIOD, scaled / SCALED_RATE), max(SERVING_PERIOD, every / SERVING_RATE)
 
     def _reachable(self, key: ServiceKey) -> list[Object]:
         return [
@@ -217,7 +241,7 @@ class Scraper:
         try:
             async with self._slots:
                 state.report = await (_numbers if serves(pod) else _progress)(_url(pod), fetch)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
+        except (OSError, EOFError, TimeoutError, ValueError, RecursionError) as error:
             # Between two containers, or another engine's image: the last answer stands.
             logger.debug("no report of pod %s: %s", pod["metadata"]["name"], error)
             if serves(pod):
@@ -227,6 +251,8 @@ class Scraper:
                 self._tell(key, uid, state.report, stands=2 * period + STANDS)
         finally:
             state.next_at = begun + period
+            if (group := self._groups.get(key)) is not None:
+                group.due_at = min(group.due_at, state.next_at)
         self._publish(key)
 
     def _tell(self, key: ServiceKey, uid: str, report: PodReport, *, stands: float) -> None:
@@ -243,8 +269,13 @@ class Scraper:
         told = self._told.setdefault(key, _Told())
         if worth_telling(told.reports, known, now - told.at):
             self._told[key] = _Told(known, now)
+            self._untold.discard(key)
             self._store.report(key, known)
             self._changed(key)
+        elif known == told.reports:
+            self._untold.discard(key)
+        else:
+            self._untold.add(key)  # until its time has come
 
 
 async def _numbers(url: str, fetch: Fetch) -> PodReport:
@@ -272,14 +303,3 @@ def _url(pod: Object) -> str:
     named = [port["containerPort"] for port in ports if port.get("name") == ENGINE_PORT_NAME]
     host = f"[{address}]" if ":" in address else address
     return f"http://{host}:{named[0] if named else ENGINE_PORT}"
-
-
-def _http(session: aiohttp.ClientSession) -> Fetch:
-    async def fetch(url: str) -> tuple[int, bytes]:
-        async with session.get(url) as response:
-            body = await response.content.read(ANSWER_LIMIT)
-            while not response.content.at_eof() and len(body) < ANSWER_LIMIT:
-                body += await response.content.read(ANSWER_LIMIT - len(body))
-            return response.status, body
-
-    return fetch

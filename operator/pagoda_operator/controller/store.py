@@ -6,7 +6,7 @@ the operator has just written, and put here itself, is not undone by an event fr
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -41,7 +41,8 @@ class Store:
         self._nodes_by_name: tuple[Object, ...] | None = None  # until a node changes
         self._belongings: dict[ServiceKey, set[ObjectKey]] = {}  # children and pods
         self._reports: dict[ServiceKey, Mapping[str, PodReport]] = {}
-        self._dead: OrderedDict[str, None] = OrderedDict()
+        self._dead: OrderedDict[str, int] = OrderedDict()  # uid and version of the end
+        self._changes: Counter[ServiceKey] = Counter()
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -55,7 +56,9 @@ class Store:
         """Take in a state of an object, unless a newer one is known; returns the services concerned by a change."""
         key = _object_key(resource, obj)
         known = self._objects.get(key)
-        if obj["metadata"]["uid"] in self._dead or (known is not None and _version(obj) <= _version(known)):
+        # An object that lost its label is gone for a watch by label, and back when it is given it again.
+        seen = self._dead.get(obj["metadata"]["uid"], -1 if known is None else _version(known))
+        if _version(obj) <= seen:
             return frozenset()
         new = trim(resource, obj)
         before = self._forget(key)
@@ -67,15 +70,16 @@ class Store:
     def remove(self, resource: Resource, obj: Object) -> frozenset[ServiceKey]:
         """Forget an object that is gone; a successor of the same name stays."""
         uid = obj["metadata"]["uid"]
-        self._dead[uid] = None
-        if len(self._dead) > REMEMBERED_DEAD:
-            self._dead.popitem(last=False)
         key = _object_key(resource, obj)
         known = self._objects.get(key)
+        self._dead[uid] = max(_version(obj), self._dead.get(uid, 0))
+        if len(self._dead) > REMEMBERED_DEAD:
+            self._dead.popitem(last=False)
         if known is not None and known["metadata"]["uid"] == uid:
             self._forget(key)
             if resource == INFERENCE_SERVICE:
                 self._reports.pop(ServiceKey(key.namespace, key.name), None)
+                self._changes.pop(ServiceKey(key.namespace, key.name), None)
         # What a pod used may be what another service waits for.
         return self._touched(key, obj) | (self._unplanned() if resource == POD else frozenset())
 
@@ -111,6 +115,10 @@ class Store:
             self._nodes_by_name = tuple(self._objects[key] for key in sorted(self._nodes, key=lambda key: key.name))
         return self._nodes_by_name
 
+    def changes(self, key: ServiceKey) -> int:
+        """A number that is another one after each change of a service, its children or its pods."""
+        return self._changes[key]
+
     def reports(self, key: ServiceKey) -> Mapping[str, PodReport]:
         return self._reports.get(key, {})
 
@@ -125,7 +133,7 @@ class Store:
     def has_seen(self, key: ObjectKey, uid: str, version: int) -> bool:
         """Whether an object's state of this version, or a later one, or its end, has been told."""
         known = self._objects.get(key)
-        return uid in self._dead or (known is not None and _version(known) >= version)
+        return self._dead.get(uid, -1) >= version or (known is not None and _version(known) >= version)
 
     def versions(self, resource: Resource) -> dict[ObjectKey, tuple[str, int]]:
         """Uid and resourceVersion of every object of a kind."""
@@ -143,11 +151,13 @@ class Store:
             self._gpus.add(obj)
         if key.resource == INFERENCE_SERVICE:
             self._services.add(ServiceKey(key.namespace, key.name))
+            self._changes[ServiceKey(key.namespace, key.name)] += 1
         elif key.resource == NODE:
             self._nodes.add(key)
             self._nodes_by_name = None
         elif (service := concerned(obj)) is not None:
             self._belongings.setdefault(service, set()).add(key)
+            self._changes[service] += 1
 
     def _forget(self, key: ObjectKey) -> frozenset[ServiceKey]:
         """Take an object out of all indexes; returns the service that it belonged to."""
@@ -167,6 +177,7 @@ class Store:
         owner = concerned(obj)
         if owner is None:
             return frozenset()
+        self._changes[owner] += 1
         self._belongings[owner].discard(key)
         if not self._belongings[owner]:
             del self._belongings[owner]

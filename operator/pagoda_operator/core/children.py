@@ -36,7 +36,14 @@ Builder = Callable[[Workload, Facts, Settings], Object | None]
 
 def _claim(workload: Workload, facts: Facts, _: Settings) -> Object:
     key = ("PersistentVolumeClaim", claim_name(workload.name))
-    return persistent_volume_claim(workload, facts.children.get(key), may_grow=key not in facts.refused)
+    live = facts.children.get(key)
+    claim = persistent_volume_claim(workload, live, may_grow=key not in facts.refused)
+    if live is None or workload.spec.cache.storage_class_name:
+        return claim
+    # The default class was filled in for us: to ask for it now would be a write that changes nothing. Where it was
+    # asked for once, it has to be asked for ever, since to take it back would be a change of what can't change.
+    classless = {**claim, "spec": {name: value for name, value in claim["spec"].items() if name != "storageClassName"}}
+    return claim if differs(stamped(classless), live) else classless
 
 
 GROUNDS: Final[tuple[Builder, ...]] = (

@@ -10,7 +10,7 @@ from typing import Final
 
 from pagoda_operator.api.names import Object
 
-PAUSE: Final = 1.0
+PAUSE: Final = 2.0
 PAUSE_A_SERVICE: Final = 0.1
 LONGEST_PAUSE: Final = 60.0
 """Seconds that details wait: in an idle cluster, more for each service that waits to be looked at, and at most."""

@@ -165,6 +165,7 @@ def test_drift_is_repaired_with_one_write_each(virtual, recording):
             writes = [write for write in cluster.take_writes() if write[0] not in ("status", "create")]
             assert sorted(writes) == [
                 ("apply", "Service", "qwen"),
+                ("apply", "ServiceAccount", "qwen"),  # without its label it seemed to be gone
                 ("force", "Deployment", "qwen"),
                 ("force", "ServiceAccount", "qwen"),
             ]

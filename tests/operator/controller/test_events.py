@@ -22,7 +22,7 @@ FAILURE = {"reason": "OutOfMemory", "message": "CUDA out of memory"}
     ("before", "after", "told"),
     [
         (state(), state(("Planned", "Unknown", "ReadingModel", "")), []),
-        (state(), state(PLANNED, STARTING), [("Normal", "Planned", "2x H100")]),
+        (state(), state(PLANNED, STARTING), []),
         (state(), state(UNPLANNED), [("Warning", "NoGpuFits", "96 GiB do not fit 80 GiB")]),
         (state(UNPLANNED), state(PLANNED), [("Normal", "Planned", "2x H100")]),
         (state(STARTING), state(READY), [("Normal", "Ready", "1 of 1")]),

@@ -238,6 +238,16 @@ def test_a_claim_grows(world):
     assert claim["spec"]["resources"]["requests"]["storage"] == "20Gi"
 
 
+def test_the_class_that_an_api_server_fills_in_is_no_reason_to_write(world):
+    """Nor to ask for it, until the claim is written for a reason; then it is asked for, and nothing is written twice."""
+    world.run()
+    world.facts.children[CLAIM]["spec"]["storageClassName"] = "default"
+    assert world.plan().apply == ()
+    (claim,) = world.edit(cache={"size": "20Gi"}).step().apply
+    assert claim["spec"]["storageClassName"] == "default"
+    assert world.plan().apply == ()
+
+
 def test_a_claim_that_may_not_grow_is_not_asked_again_and_the_service_goes_on(world):
     world.run().edit(cache={"size": "20Gi"})
     world.given(refused={CLAIM: "only dynamically provisioned pvc can be resized"})

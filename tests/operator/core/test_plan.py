@@ -239,7 +239,7 @@ def test_a_claim_grows(world):
 
 
 def test_the_class_that_an_api_server_fills_in_is_no_reason_to_write(world):
-    """Nor to ask for it, until the claim is written for a reason; then it is asked for, and nothing is written twice."""
+    """Nor to ask for it, until the claim is written for a reason; and then once."""
     world.run()
     world.facts.children[CLAIM]["spec"]["storageClassName"] = "default"
     assert world.plan().apply == ()

@@ -12,10 +12,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 QUESTION ?= What is the capital of France?
 
-.PHONY: help setup demo test test-full e2e check bench gpu-check format lint types imports lock crd docs image chart clean
+.PHONY: help setup demo test test-full e2e check bench bench-operator gpu-check format lint types imports lock crd docs image chart clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv from the lock file (hashes required) and install the project into it
 
@@ -42,6 +42,10 @@ e2e: $(STAMP) ## Scenarios on a real control plane, built once into the user's c
 
 bench: $(STAMP) ## This engine beside transformers' generate, on this machine (QUICK=1 for a first look)
 	$(BIN)/python -m bench.compare $(if $(QUICK),--quick)
+
+bench-operator: $(STAMP) ## The operator with 10, 100 and 1,000 services on a real control plane with fake pods
+	$(BIN)/python -m e2e.prerequisites
+	$(BIN)/python -m bench.operator.run $(if $(SIZES),--sizes $(SIZES))
 
 gpu-check: ## Prove every kernel on this machine's GPU, and print how near its limits the engine comes
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu_check

@@ -6,6 +6,8 @@ What to do is `core.plan.plan`'s business; here it is only done. When nothing is
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,10 +42,19 @@ ROUNDS = 4
 
 @dataclass(frozen=True, slots=True)
 class _StatusWrite:
-    """A status that was written, and what the server made of it."""
+    """A status that was written, and what the server made of it; as digests, since there are thousands."""
 
-    sent: Object
-    kept: Object
+    sent: bytes
+    kept: bytes
+
+    @classmethod
+    def of(cls, sent: Object, kept: Object) -> _StatusWrite:
+        return cls(
+            *(
+                hashlib.blake2b(json.dumps(status, sort_keys=True).encode(), digest_size=16).digest()
+                for status in (sent, kept)
+            )
+        )
 
 
 class Reconciler:
@@ -157,7 +168,7 @@ class Reconciler:
     async def _report(self, service: Object, plan: Plan) -> float | None:
         """Write the status where it changed; returns seconds until it may be written where that has to wait."""
         key, live = key_of(service), service.get("status", {})
-        if plan.status == live or self._statuses.get(key) == _StatusWrite(sent=plan.status, kept=live):
+        if plan.status == live or self._statuses.get(key) == _StatusWrite.of(plan.status, live):
             return None
         now = asyncio.get_running_loop().time()
         wait = self._told_at.setdefault(key, now) + pause(self._backlog()) - now
@@ -179,7 +190,7 @@ class Reconciler:
             # Another of that name, or a race that the server lost: either way what is live must be looked at again.
             raise Unavailable(f"the status was not written: {conflict.message}") from conflict
         self._store.put(INFERENCE_SERVICE, written)
-        self._statuses[key] = _StatusWrite(sent=plan.status, kept=written.get("status", {}))
+        self._statuses[key] = _StatusWrite.of(plan.status, written.get("status", {}))
         self._told_at[key] = asyncio.get_running_loop().time()
         await self._recorder.record(service, written)
         return None

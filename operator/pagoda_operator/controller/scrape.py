@@ -113,12 +113,22 @@ class _Told:
     at: float = float("-inf")
 
 
+@dataclass(frozen=True, slots=True)
+class _Pod:
+    """A pod that can be asked."""
+
+    uid: str
+    name: str
+    url: str
+    serves: bool
+
+
 @dataclass(slots=True)
 class _Group:
     """The pods of a service that can be asked, as of a state of the store, and when the first of them is due."""
 
     changes: int
-    pods: list[Object]
+    pods: list[_Pod]
     serving: int
     scaled: bool
     due_at: float = 0.0
@@ -165,7 +175,7 @@ class Scraper:
 
     async def ask(self, key: ServiceKey) -> Reports:
         """What the pods of a service that serve answer now, by name; before `run` and of silent ones, what is known."""
-        pods = [pod for pod in self._reachable(key) if serves(pod)]
+        pods = [pod for pod in self._pods(key) if pod.serves]
         if self._fetch is not None:
             await asyncio.gather(*(self._ask(key, pod, self._fetch, SERVING_PERIOD) for pod in pods))
         return self._known(pods)
@@ -174,7 +184,7 @@ class Scraper:
         """Ask every pod that is due, each in a task of its own; tell of those that are gone."""
         now, fetch = asyncio.get_running_loop().time(), self._fetch
         if self._regroup():
-            alive = {pod["metadata"]["uid"] for group in self._groups.values() for pod in group.pods}
+            alive = {pod.uid for group in self._groups.values() for pod in group.pods}
             self._asked = {uid: asked for uid, asked in self._asked.items() if uid in alive}
             self._loads.keep(alive)
         quick, slow = self._periods()
@@ -184,7 +194,7 @@ class Scraper:
                 continue
             for pod in group.pods:
                 if self._state(pod).next_at <= now:
-                    period = (quick if group.scaled else slow) if serves(pod) else LOADING_PERIOD
+                    period = (quick if group.scaled else slow) if pod.serves else LOADING_PERIOD
                     started.append(asking.create_task(self._ask(key, pod, fetch, period)))
                     self._state(pod).next_at = math.inf  # it is being asked
             group.due_at = min((self._state(pod).next_at for pod in group.pods), default=math.inf)
@@ -208,7 +218,7 @@ class Scraper:
         for key in changed:
             pods = self._reachable(key)
             scaled = _is_scaled(self._store.service(key))
-            self._groups[key] = _Group(self._store.changes(key), pods, sum(map(serves, pods)), scaled)
+            self._groups[key] = _Group(self._store.changes(key), pods, sum(pod.serves for pod in pods), scaled)
             self._untold.add(key)
         return bool(gone or changed)
 
@@ -219,36 +229,41 @@ class Scraper:
         scaled = sum(group.serving for group in self._groups.values() if group.scaled)
         return max(SCALED_PERIOD, scaled / SCALED_RATE), max(SERVING_PERIOD, every / SERVING_RATE)
 
-    def _reachable(self, key: ServiceKey) -> list[Object]:
+    def _pods(self, key: ServiceKey) -> list[_Pod]:
+        group = self._groups.get(key)
+        current = group is not None and group.changes == self._store.changes(key)
+        return group.pods if group is not None and current else self._reachable(key)
+
+    def _reachable(self, key: ServiceKey) -> list[_Pod]:
         return [
-            pod
+            _Pod(pod["metadata"]["uid"], pod["metadata"]["name"], _url(pod), serves(pod))
             for pod in self._store.pods(key)
             if pod.get("status", {}).get("podIP")
             and pod["status"].get("phase") in ("Pending", "Running")
             and not is_leaving(pod)
         ]
 
-    def _state(self, pod: Object) -> _Asked:
-        return self._asked.setdefault(pod["metadata"]["uid"], _Asked())
+    def _state(self, pod: _Pod) -> _Asked:
+        return self._asked.setdefault(pod.uid, _Asked())
 
-    def _known(self, pods: Iterable[Object]) -> Reports:
-        return {pod["metadata"]["name"]: report for pod in pods if (report := self._state(pod).report) is not None}
+    def _known(self, pods: Iterable[_Pod]) -> Reports:
+        return {pod.name: report for pod in pods if (report := self._state(pod).report) is not None}
 
-    async def _ask(self, key: ServiceKey, pod: Object, fetch: Fetch, period: float) -> None:
-        state, uid, clock = self._state(pod), pod["metadata"]["uid"], asyncio.get_running_loop()
+    async def _ask(self, key: ServiceKey, pod: _Pod, fetch: Fetch, period: float) -> None:
+        state, clock = self._state(pod), asyncio.get_running_loop()
         state.next_at = math.inf  # it is being asked
         begun = clock.time()
         try:
             async with self._slots:
-                state.report = await (_numbers if serves(pod) else _progress)(_url(pod), fetch)
+                state.report = await (_numbers if pod.serves else _progress)(pod.url, fetch)
         except (OSError, EOFError, TimeoutError, ValueError, RecursionError) as error:
             # Between two containers, or another engine's image: the last answer stands.
-            logger.debug("no report of pod %s: %s", pod["metadata"]["name"], error)
-            if serves(pod):
-                self._loads.silent(uid)
+            logger.debug("no report of pod %s: %s", pod.name, error)
+            if pod.serves:
+                self._loads.silent(pod.uid)
         else:
-            if serves(pod):
-                self._tell(key, uid, state.report, stands=2 * period + STANDS)
+            if pod.serves:
+                self._tell(key, pod.uid, state.report, stands=2 * period + STANDS)
         finally:
             state.next_at = begun + period
             if (group := self._groups.get(key)) is not None:
@@ -265,7 +280,7 @@ class Scraper:
         if self._store.service(key) is None:
             return  # deleted while its pod was asked
         now = asyncio.get_running_loop().time()
-        known = self._known(self._reachable(key))
+        known = self._known(self._pods(key))
         told = self._told.setdefault(key, _Told())
         if worth_telling(told.reports, known, now - told.at):
             self._told[key] = _Told(known, now)

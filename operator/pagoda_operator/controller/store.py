@@ -14,8 +14,9 @@ from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.interface import Change, WatchEvent
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, NODE, POD, Resource
 from pagoda_operator.controller.gpu_ledger import GpuLedger
+from pagoda_operator.controller.kept import Kept, Shelf, version_of
 from pagoda_operator.controller.ownership import ServiceKey, concerned, controls, key_of
-from pagoda_operator.controller.trim import same, trim
+from pagoda_operator.controller.trim import trim
 from pagoda_operator.core.facts import PodReport
 
 REMEMBERED_DEAD: Final = 4096
@@ -31,11 +32,12 @@ class ObjectKey(NamedTuple):
 
 
 class Store:
-    """Answers are the store's own objects: read them, don't change them."""
+    """Answers are shared: read them, don't change them."""
 
     def __init__(self) -> None:
-        self._objects: dict[ObjectKey, Object] = {}
+        self._objects: Shelf[ObjectKey] = Shelf()
         self._services: set[ServiceKey] = set()
+        self._unplanned: set[ServiceKey] = set()
         self._nodes: set[ObjectKey] = set()
         self._gpus = GpuLedger()
         self._nodes_by_name: tuple[Object, ...] | None = None  # until a node changes
@@ -55,33 +57,35 @@ class Store:
     def put(self, resource: Resource, obj: Object) -> frozenset[ServiceKey]:
         """Take in a state of an object, unless a newer one is known; returns the services concerned by a change."""
         key = _object_key(resource, obj)
-        known = self._objects.get(key)
+        known = self._objects.kept(key)
         # An object that lost its label is gone for a watch by label, and back when it is given it again.
-        seen = self._dead.get(obj["metadata"]["uid"], -1 if known is None else _version(known))
-        if _version(obj) <= seen:
+        seen = self._dead.get(obj["metadata"]["uid"], -1 if known is None else known.version)
+        if version_of(obj) <= seen:
             return frozenset()
         new = trim(resource, obj)
-        before = self._forget(key)
-        self._remember(key, new)
-        if known is not None and same(known, new):
+        kept = Kept.of(new)
+        if known is not None and (known.uid, known.text) == (kept.uid, kept.text):
+            self._objects.put(key, kept)
             return frozenset()
+        before = self._forget(key)
+        self._remember(key, new, kept)
         return before | self._touched(key, new)
 
     def remove(self, resource: Resource, obj: Object) -> frozenset[ServiceKey]:
         """Forget an object that is gone; a successor of the same name stays."""
         uid = obj["metadata"]["uid"]
         key = _object_key(resource, obj)
-        known = self._objects.get(key)
-        self._dead[uid] = max(_version(obj), self._dead.get(uid, 0))
+        known = self._objects.kept(key)
+        self._dead[uid] = max(version_of(obj), self._dead.get(uid, 0))
         if len(self._dead) > REMEMBERED_DEAD:
             self._dead.popitem(last=False)
-        if known is not None and known["metadata"]["uid"] == uid:
+        if known is not None and known.uid == uid:
             self._forget(key)
             if resource == INFERENCE_SERVICE:
                 self._reports.pop(ServiceKey(key.namespace, key.name), None)
                 self._changes.pop(ServiceKey(key.namespace, key.name), None)
         # What a pod used may be what another service waits for.
-        return self._touched(key, obj) | (self._unplanned() if resource == POD else frozenset())
+        return self._touched(key, obj) | (self._unplanned if resource == POD else frozenset())
 
     def report(self, key: ServiceKey, reports: Mapping[str, PodReport]) -> None:
         """Take in what the pods of a service last answered, by pod name."""
@@ -94,14 +98,14 @@ class Store:
         return frozenset(self._services)
 
     def service(self, key: ServiceKey) -> Object | None:
-        return self._objects.get(ObjectKey(INFERENCE_SERVICE, key.namespace, key.name))
+        return self.object(ObjectKey(INFERENCE_SERVICE, key.namespace, key.name))
 
     def children(self, service: Object) -> dict[tuple[str, str], Object]:
         """What the service controls, by (kind, name)."""
         return {
-            (key.resource.kind, key.name): self._objects[key]
+            (key.resource.kind, key.name): child
             for key in self._belongings.get(key_of(service), ())
-            if key.resource != POD and controls(service, self._objects[key])
+            if key.resource != POD and controls(service, child := self._objects[key])
         }
 
     def pods(self, key: ServiceKey) -> tuple[Object, ...]:
@@ -128,40 +132,43 @@ class Store:
 
     def object(self, key: ObjectKey) -> Object | None:
         """An object of any kind."""
-        return self._objects.get(key)
+        return self._objects[key] if self._objects.kept(key) is not None else None
 
     def has_seen(self, key: ObjectKey, uid: str, version: int) -> bool:
         """Whether an object's state of this version, or a later one, or its end, has been told."""
-        known = self._objects.get(key)
-        return self._dead.get(uid, -1) >= version or (known is not None and _version(known) >= version)
+        known = self._objects.kept(key)
+        return self._dead.get(uid, -1) >= version or (known is not None and known.version >= version)
 
     def versions(self, resource: Resource) -> dict[ObjectKey, tuple[str, int]]:
         """Uid and resourceVersion of every object of a kind."""
         return {
-            key: (obj["metadata"]["uid"], _version(obj))
-            for key, obj in self._objects.items()
-            if key.resource == resource
+            key: (kept.uid, kept.version)
+            for key in self._objects
+            if key.resource == resource and (kept := self._objects.kept(key)) is not None
         }
 
     # --- the indexes -------------------------------------------------------------------------------------------------
 
-    def _remember(self, key: ObjectKey, obj: Object) -> None:
-        self._objects[key] = obj
+    def _remember(self, key: ObjectKey, obj: Object, kept: Kept) -> None:
+        self._objects.put(key, kept)
         if key.resource == POD:
             self._gpus.add(obj)
         if key.resource == INFERENCE_SERVICE:
-            self._services.add(ServiceKey(key.namespace, key.name))
-            self._changes[ServiceKey(key.namespace, key.name)] += 1
+            service = ServiceKey(key.namespace, key.name)
+            self._services.add(service)
+            self._changes[service] += 1
+            if not _planned(obj):
+                self._unplanned.add(service)
         elif key.resource == NODE:
             self._nodes.add(key)
             self._nodes_by_name = None
-        elif (service := concerned(obj)) is not None:
-            self._belongings.setdefault(service, set()).add(key)
-            self._changes[service] += 1
+        elif (owner := concerned(obj)) is not None:
+            self._belongings.setdefault(owner, set()).add(key)
+            self._changes[owner] += 1
 
     def _forget(self, key: ObjectKey) -> frozenset[ServiceKey]:
         """Take an object out of all indexes; returns the service that it belonged to."""
-        obj = self._objects.pop(key, None)
+        obj = self._objects.pop(key)
         if obj is None:
             return frozenset()
         if key.resource == POD:
@@ -169,6 +176,7 @@ class Store:
         if key.resource == INFERENCE_SERVICE:
             service = ServiceKey(key.namespace, key.name)
             self._services.discard(service)
+            self._unplanned.discard(service)
             return frozenset((service,))
         if key.resource == NODE:
             self._nodes.discard(key)
@@ -191,9 +199,6 @@ class Store:
         service = concerned(obj)
         return frozenset() if service is None else frozenset((service,))
 
-    def _unplanned(self) -> frozenset[ServiceKey]:
-        return frozenset(key for key in self._services if not _planned(self.service(key)))
-
 
 def condition(service: Object | None, type_: str) -> Object:
     """A condition of a service's live status, or an empty one."""
@@ -207,11 +212,3 @@ def _planned(service: Object | None) -> bool:
 
 def _object_key(resource: Resource, obj: Object) -> ObjectKey:
     return ObjectKey(resource, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
-
-
-def _version(obj: Object) -> int:
-    """resourceVersions are numbers that grow, guaranteed since Kubernetes 1.35 and true of etcd long before (KEP-5504).
-
-    Raises ValueError on one that is none.
-    """
-    return int(obj["metadata"]["resourceVersion"])

@@ -29,15 +29,6 @@ def trim(resource: Resource, obj: Object) -> Object:
     return kept
 
 
-def same(one: Object, other: Object) -> bool:
-    """Whether two trimmed states of an object differ in nothing but their resourceVersion."""
-    return _without_version(one) == _without_version(other)
-
-
-def _without_version(obj: Object) -> Object:
-    return obj | {"metadata": {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}}
-
-
 def _pod_spec(spec: Object) -> Object:
     kept: Object = {key: spec[key] for key in ("nodeName", "terminationGracePeriodSeconds") if key in spec}
     for containers in ("initContainers", "containers"):

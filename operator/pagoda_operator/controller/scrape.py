@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -87,9 +87,18 @@ def gauge(text: str, name: str) -> int | None:
 
     Raises ValueError on a value that is no number.
     """
-    values = [float(value) for value in re.findall(rf"^{re.escape(name)}(?:{{.*}})?[ \t]+(\S+)", text, re.MULTILINE)]
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [value for value in _values(text, name) if math.isfinite(value)]
     return round(sum(finite)) if finite else None
+
+
+def _values(text: str, name: str) -> Iterator[float]:
+    """Of each line of a metric; a page is long, and to look for the name is a tenth of the work of reading it."""
+    line = re.compile(rf"{re.escape(name)}(?:{{.*}})?[ \t]+(\S+)")
+    at = text.find(name)
+    while at >= 0:
+        if (at == 0 or text[at - 1] == "\n") and (match := line.match(text, at)):
+            yield float(match[1])
+        at = text.find(name, at + len(name))
 
 
 def progress(body: bytes) -> Progress:

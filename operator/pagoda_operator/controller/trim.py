@@ -13,6 +13,15 @@ from pagoda_operator.cluster.resources import NODE, POD, Resource
 
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _CONTAINER_FIELDS: Final = ("name", "image", "ports", "resources")
+_POD_STATUS_DROPPED: Final = ("hostIP", "hostIPs", "podIPs", "qosClass", "observedGeneration")
+_CONTAINER_STATUS_DROPPED: Final = (
+    "image",
+    "imageID",
+    "containerID",
+    "resources",
+    "allocatedResources",
+    "volumeMounts",
+)
 
 
 def trim(resource: Resource, obj: Object) -> Object:
@@ -23,6 +32,7 @@ def trim(resource: Resource, obj: Object) -> Object:
     kept: Object = {"apiVersion": resource.api_version, "kind": resource.kind} | obj | {"metadata": metadata}
     if resource == POD:
         kept["spec"] = _pod_spec(obj.get("spec", {}))
+        kept["status"] = _pod_status(obj.get("status", {}))
     elif resource == NODE:
         metadata.pop("annotations", None)
         kept["status"] = _node_status(obj.get("status", {}))
@@ -36,6 +46,17 @@ def _pod_spec(spec: Object) -> Object:
             {field: container[field] for field in _CONTAINER_FIELDS if field in container}
             for container in spec.get(containers, [])
         ]
+    return kept
+
+
+def _pod_status(status: Object) -> Object:
+    kept: Object = {key: value for key, value in status.items() if key not in _POD_STATUS_DROPPED}
+    for containers in ("initContainerStatuses", "containerStatuses"):
+        if containers in status:
+            kept[containers] = [
+                {key: value for key, value in container.items() if key not in _CONTAINER_STATUS_DROPPED}
+                for container in status[containers]
+            ]
     return kept
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.resources import Resource
+
+Objects: TypeAlias = list[Object]  # inside the class, `list` is the method
 
 
 class Change(StrEnum):
@@ -57,6 +59,17 @@ class Cluster(Protocol):
         Long lists are read in pages. With `metadata_only` at least `metadata` is filled.
         A kind that is not served raises NotFound.
         """
+        ...
+
+    def pages(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Objects]:
+        """The same as `list`, piece by piece, so that nobody holds all of it at once; an object may come twice."""
         ...
 
     async def create(self, resource: Resource, obj: Object) -> Object:

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
@@ -31,19 +31,18 @@ from pagoda_operator.cluster.errors import (
     Terminating,
     Unavailable,
 )
+from pagoda_operator.cluster.interface import Objects
 from pagoda_operator.cluster.resources import Resource
 
 JSON: Final = "application/json"
 METADATA_ONLY: Final = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
 APPLY: Final = "application/apply-patch+yaml"
 
-PAGE: Final = 500
-"""Objects in one page of a LIST."""
+PAGE: Final = 100
+"""Objects in one page of a LIST: a page is in memory whole, as Python's objects, of which a pod takes 40 KB."""
 PATIENCE: Final = 10.0
 """A call waits at most so many seconds for a Retry-After; beyond it, the work queue waits."""
 ATTEMPTS: Final = 3
-
-Objects: TypeAlias = list[Object]  # inside the class, `list` is the method
 
 OnCall = Callable[[str, Resource, int, float], None]
 """Told of every answer: verb (`get`, `list`, ...), resource, HTTP status, 0 where there was none, seconds it took."""
@@ -82,19 +81,43 @@ class KubernetesCluster:
         labels: Mapping[str, str] | None = None,
         metadata_only: bool = False,
     ) -> list[Object]:
-        query = {"limit": str(PAGE)}
+        pages = self._pages(resource, namespace, labels, metadata_only, PAGE)
+        try:
+            return [obj async for page in pages for obj in page]
+        except Expired:
+            # The pages' snapshot was compacted away under us; in one piece there is nothing to expire.
+            whole = self._pages(resource, namespace, labels, metadata_only, 0)
+            return [obj async for page in whole for obj in page]
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        metadata_only: bool = False,
+    ) -> AsyncGenerator[Objects, None]:
+        try:
+            async for page in self._pages(resource, namespace, labels, metadata_only, PAGE):
+                yield page
+        except Expired:
+            async for page in self._pages(resource, namespace, labels, metadata_only, 0):
+                yield page
+
+    async def _pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        labels: Mapping[str, str] | None,
+        metadata_only: bool,
+        limit: int,
+    ) -> AsyncGenerator[Objects, None]:
+        """Pages of `limit` objects, or one of all for 0. Raises Expired."""
+        query = {"limit": str(limit)}
         if labels:
             query["labelSelector"] = ",".join(f"{key}={value}" for key, value in labels.items())
         accept = METADATA_ONLY if metadata_only else JSON
         path = resource.path(namespace)
-        try:
-            return await self._pages(resource, path, query, accept)
-        except Expired:
-            # The pages' snapshot was compacted away under us; in one piece there is nothing to expire.
-            return await self._pages(resource, path, query | {"limit": "0"}, accept)
-
-    async def _pages(self, resource: Resource, path: str, query: Mapping[str, str], accept: str) -> Objects:
-        objects: Objects = []
         token = ""
         while True:
             page = await self._call(
@@ -102,10 +125,10 @@ class KubernetesCluster:
             )
             # Items of a list carry no type of their own, or that of the metadata envelope; an empty one may be null.
             kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-            objects += [{**item, **kind} for item in page["items"] or ()]
+            yield [{**item, **kind} for item in page["items"] or ()]
             token = page["metadata"].get("continue", "")
             if not token:
-                return objects
+                return
 
     async def served(self, resource: Resource) -> bool:
         try:

@@ -16,7 +16,7 @@ from pagoda_operator.api.names import FIELD_MANAGER, Object
 from pagoda_operator.cluster.admission import Key, admitted, invalid, key_of, main_part, named, ownable, without_nulls
 from pagoda_operator.cluster.errors import AlreadyExists, Conflict, FieldConflict
 from pagoda_operator.cluster.field_ownership import Clash, Manager, Owners, apply, update
-from pagoda_operator.cluster.interface import Change, WatchEvent
+from pagoda_operator.cluster.interface import Change, Objects, WatchEvent
 from pagoda_operator.cluster.resources import ALL, OPTIONAL, Resource
 from pagoda_operator.cluster.world import Stored, Watcher, World, selects
 
@@ -56,6 +56,16 @@ class MemoryCluster:
         if metadata_only:
             found = [{key: obj[key] for key in ("apiVersion", "kind", "metadata")} for obj in found]
         return copy.deepcopy(found)
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        metadata_only: bool = False,
+    ) -> AsyncGenerator[Objects, None]:
+        yield await self.list(resource, namespace, labels=labels, metadata_only=metadata_only)
 
     async def watch(
         self, resource: Resource, namespace: str | None = None, *, labels: Mapping[str, str] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import NoReturn
 
 from pagoda_operator.api.names import Object
@@ -59,7 +59,7 @@ class Sweep:
 
     async def prime(self, resource: Resource) -> None:
         """Read a kind whole, so that the first plan does not take a child for missing. Raises ClusterError."""
-        for obj in await self._list(resource, metadata_only=False):
+        async for obj in self._list(resource, metadata_only=False):
             self._changed(self._store.put(resource, obj))
         self._confirmed[resource] = asyncio.get_running_loop().time()
 
@@ -101,7 +101,7 @@ class Sweep:
         # Taken before the LIST: whatever is younger than it can't be found missing there.
         known = self._store.versions(resource)
         listed: dict[ObjectKey, _State] = {}
-        for obj in await self._list(resource, metadata_only=True):
+        async for obj in self._list(resource, metadata_only=True):
             metadata = obj["metadata"]
             key = ObjectKey(resource, metadata.get("namespace", ""), metadata["name"])
             listed[key] = metadata["uid"], int(metadata["resourceVersion"])
@@ -112,16 +112,17 @@ class Sweep:
                 self._changed(self._store.remove(resource, _tombstone(key, uid, self._store)))
         return {key: state for key, state in listed.items() if not self._store.has_seen(key, *state)}
 
-    async def _list(self, resource: Resource, *, metadata_only: bool) -> list[Object]:
-        objects: list[Object] = []
+    async def _list(self, resource: Resource, *, metadata_only: bool) -> AsyncGenerator[Object, None]:
         for namespace in namespaces_for(resource, self._namespaces):
             labels = labels_for(resource)
+            pages = self._cluster.pages(resource, namespace, labels=labels, metadata_only=metadata_only)
             try:
-                objects += await self._cluster.list(resource, namespace, labels=labels, metadata_only=metadata_only)
+                async for page in pages:
+                    for obj in page:
+                        yield obj
             except NotFound:
                 if resource == INFERENCE_SERVICE:
                     raise  # the CRD is not there (yet); anything else that is not served has no objects
-        return objects
 
 
 def _tombstone(key: ObjectKey, uid: str, store: Store) -> Object:

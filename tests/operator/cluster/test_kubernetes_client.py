@@ -103,8 +103,8 @@ async def test_a_long_list_is_read_page_by_page(server, cluster):
     assert [pod["metadata"]["name"] for pod in pods] == ["one", "two"]
     assert all((pod["apiVersion"], pod["kind"]) == ("v1", "Pod") for pod in pods)
     assert [query for _, _, query, _, _ in server.requests] == [
-        {"limit": "500", "labelSelector": "app=x,tier=y"},
-        {"limit": "500", "labelSelector": "app=x,tier=y", "continue": "a/b="},
+        {"limit": "100", "labelSelector": "app=x,tier=y"},
+        {"limit": "100", "labelSelector": "app=x,tier=y", "continue": "a/b="},
     ]
 
 

@@ -65,6 +65,9 @@ class RecordingCluster:
         self.reads.append(("list", resource.kind, ""))
         return await self.cluster.list(resource, namespace, labels=labels, metadata_only=metadata_only)
 
+    async def pages(self, resource, namespace=None, *, labels=None, metadata_only=False):
+        yield await self.list(resource, namespace, labels=labels, metadata_only=metadata_only)
+
     async def create(self, resource, obj):
         self._note("create", resource, obj["metadata"]["name"])
         return await self.cluster.create(resource, obj)

@@ -20,8 +20,9 @@ def run(queries, keys, values, cached, contexts, *, scale, window, dtype):
     blocks = len(contexts) * width + 3
     order = np.random.default_rng(0).permutation(blocks).astype(np.int32)
     tables = order[: len(contexts) * width]
-    nan = torch.full((blocks * 16 * kv_heads * padded,), float("nan"), dtype=dtype)
-    key_cache, value_cache = elements(nan.clone()), elements(nan)
+    values_at = 16 * kv_heads * dim + 64  # after the keys, and some elements of others
+    block_size = values_at + 16 * kv_heads * padded
+    cache = elements(torch.full((blocks * block_size,), float("nan"), dtype=dtype))
     norms, angles = np.zeros(1, np.float32), np.zeros(1, np.float32)
     group, span = heads // kv_heads, -(-width * 16 // 32) * 32 + 32
 
@@ -41,14 +42,14 @@ def run(queries, keys, values, cached, contexts, *, scale, window, dtype):
         pair = 2 if dtype == torch.bfloat16 else 1
         prepare(
             shared(1), 0, elements(x), x.shape[1], len(x), heads, kv_heads, dim, pair, norms, -1, -1, np.float32(0),
-            angles, angles, 0, 0, positions, slots, began.astype(np.int64), key_cache, value_cache, 0, 0,
+            angles, angles, 0, 0, positions, slots, began.astype(np.int64), cache, block_size, 0, values_at,
         )  # fmt: skip
         tiles = np.array([(i, r) for i, n in enumerate(counts) for r in range(0, n * group, ROWS)], dtype=np.int64)
         y = torch.zeros(len(x), heads * dim, dtype=dtype)
         scratch = torch.zeros(ROWS * max(span, 2 * padded), dtype=dtype)
         attention(
             shared(1), 0, elements(x), x.shape[1], heads, kv_heads, dim, np.float32(scale), window or 0, tiles,
-            len(tiles), np.cumsum([0, *counts]), np.array(lasts), tables, width, key_cache, value_cache, 0, 0,
+            len(tiles), np.cumsum([0, *counts]), np.array(lasts), tables, width, cache, block_size, 0, values_at,
             elements(scratch.clone()), np.zeros(ROWS * span, np.float32), elements(scratch),
             np.zeros(ROWS * padded, np.float32), 0, span, elements(y), heads * dim,
         )  # fmt: skip

@@ -40,8 +40,8 @@ def attention(
     contexts: Any,
     tables: Any,
     table_width: int,
-    keys: Any,
-    values: Any,
+    cache: Any,
+    block_size: int,
     keys_at: int,
     values_at: int,
     queries: Any,
@@ -56,14 +56,13 @@ def attention(
     """Shared among the threads. x: float32 [tokens, queries | ...], prepared; y: elements [tokens, heads * dim].
 
     tiles: int64 [num_tiles, 2], a tile's sequence and first row; sequence i has the tokens `starts[i]:starts[i + 1]`,
-    the last of its `contexts[i]`; tables: int32, `table_width` blocks for each sequence; `window` 0 means none. The
-    next four are scratch of all threads, `ROWS` rows each: elements [dim], float32 and elements [span], float32 [dim
-    padded to whole panels], where `span` is a multiple of 32 that holds the longest context and sixteen more.
+    the last of its `contexts[i]`; tables: int32, `table_width` blocks for each sequence; `window` 0 means none; the
+    cache is that of `rotary.prepare`. The next four are scratch of all threads, `ROWS` rows each: elements [dim],
+    float32 and elements [span], float32 [dim padded to whole panels], where `span` is a multiple of 32 that holds the
+    longest context and sixteen more.
     """
     group = heads // kv_heads
     panels = (dim + LANES - 1) // LANES
-    key_block = kv_heads * dim * BLOCK
-    value_block = kv_heads * panels * LANES * BLOCK
     query_stride = (dim + 31) // 32 * 32
     queries_at, scores_at, sums_at = thread * ROWS * query_stride, thread * ROWS * span, thread * ROWS * panels * LANES
     piece = take(words, phase)
@@ -85,15 +84,15 @@ def attention(
         value_at = values_at + head * panels * LANES * BLOCK
         for j in range(0, blocks - 1, 2):
             for k in range(j, j + 2):
-                fetch_early(values, value_at + tables[table_at + k] * value_block, panels * LANES * BLOCK)
+                fetch_early(cache, value_at + tables[table_at + k] * block_size, panels * LANES * BLOCK)
             for k in range(j + 2, min(j + 4, blocks)):
-                fetch_early(keys, key_at + tables[table_at + k] * key_block, dim * BLOCK)
-            score_tile(2, rows, queries, queries_at, query_stride, keys, key_at, tables, table_at + j, key_block, dim,
-                       scores, scores_at + j * BLOCK, span)  # fmt: skip
+                fetch_early(cache, key_at + tables[table_at + k] * block_size, dim * BLOCK)
+            score_tile(2, rows, queries, queries_at, query_stride, cache, key_at, tables, table_at + j, block_size,
+                       dim, scores, scores_at + j * BLOCK, span)  # fmt: skip
         if blocks % 2:
             j = blocks - 1
-            score_tile(1, rows, queries, queries_at, query_stride, keys, key_at, tables, table_at + j, key_block, dim,
-                       scores, scores_at + j * BLOCK, span)  # fmt: skip
+            score_tile(1, rows, queries, queries_at, query_stride, cache, key_at, tables, table_at + j, block_size,
+                       dim, scores, scores_at + j * BLOCK, span)  # fmt: skip
         for r in range(rows):
             seen = context - count + (first + r) // group + 1
             low = max(0, seen - window) if window > 0 else 0
@@ -102,12 +101,12 @@ def attention(
                 scores, at, low - block * BLOCK, seen - block * BLOCK, blocks, np.float32(scale), chances
             )
         for p in range(0, panels - 1, 2):
-            value_tile(2, rows, chances, scores_at, span, values, value_at + p * LANES * BLOCK, tables, table_at,
-                       value_block, blocks, sums, sums_at + p * LANES, panels * LANES)  # fmt: skip
+            value_tile(2, rows, chances, scores_at, span, cache, value_at + p * LANES * BLOCK, tables, table_at,
+                       block_size, blocks, sums, sums_at + p * LANES, panels * LANES)  # fmt: skip
         if panels % 2:
             p = panels - 1
-            value_tile(1, rows, chances, scores_at, span, values, value_at + p * LANES * BLOCK, tables, table_at,
-                       value_block, blocks, sums, sums_at + p * LANES, panels * LANES)  # fmt: skip
+            value_tile(1, rows, chances, scores_at, span, cache, value_at + p * LANES * BLOCK, tables, table_at,
+                       block_size, blocks, sums, sums_at + p * LANES, panels * LANES)  # fmt: skip
         for r in range(rows):
             inverse = np.float32(1) / scores[scores_at + r * span]
             at = sums_at + r * panels * LANES

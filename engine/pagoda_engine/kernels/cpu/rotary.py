@@ -1,8 +1,9 @@
 """Between projection and attention: norms of queries and keys, rotary embedding, and keys and values to the cache.
 
-A block of the cache holds sixteen tokens. Keys: [KV head, dim, 16] of float32, or [KV head, dim / 2, 16, 2] of
-bfloat16, a token in each lane. Values: panels of sixteen features, [KV head, panels, 16 tokens, 16], or
-[KV head, panels, 8 token pairs, 16, 2]; features are padded to whole panels.
+A block of the cache holds sixteen tokens of all layers, so that a service touches no more memory than its tokens need.
+Of a layer it has the keys, [KV head, dim, 16] of float32 or [KV head, dim / 2, 16, 2] of bfloat16, a token in each
+lane, and the values in panels of sixteen features, [KV head, panels, 16 tokens, 16] or [KV head, panels, 8 token pairs,
+16, 2]; features are padded to whole panels.
 """
 
 from __future__ import annotations
@@ -37,22 +38,22 @@ def prepare_head(x, at, dim, norm, norm_at, eps, cos, sin, angle_at, half):  # n
 
 
 @kernel
-def write_kv(x, key_at, value_at, dim, pair, keys, values, block_at, value_block_at, slot):  # noqa: ANN001, ANN201
+def write_kv(x, key_at, value_at, dim, pair, cache, block_at, value_block_at, slot):  # noqa: ANN001, ANN201
     """One token's key and value of one head to slot `slot` of the blocks that start at these elements."""
     for d in range(dim):
-        put(keys, block_at + ((d // pair) * BLOCK + slot) * pair + d % pair, x[key_at + d])
+        put(cache, block_at + ((d // pair) * BLOCK + slot) * pair + d % pair, x[key_at + d])
     for d in range(dim):
         at = ((d // LANES) * (BLOCK // pair) + slot // pair) * LANES + d % LANES
-        put(values, value_block_at + at * pair + slot % pair, x[value_at + d])
+        put(cache, value_block_at + at * pair + slot % pair, x[value_at + d])
 
 
 @kernel
-def clear_values(values, value_block_at, dim, pair, first_slot):  # noqa: ANN001, ANN201
+def clear_values(cache, value_block_at, dim, pair, first_slot):  # noqa: ANN001, ANN201
     """Zero the slots from `first_slot`: what an earlier owner left, NaN even, would pass through a probability of 0."""
     for slot in range(first_slot, BLOCK):
         for d in range(dim):
             at = ((d // LANES) * (BLOCK // pair) + slot // pair) * LANES + d % LANES
-            values[value_block_at + at * pair + slot % pair] = 0
+            cache[value_block_at + at * pair + slot % pair] = 0
 
 
 @kernel
@@ -77,15 +78,16 @@ def prepare(
     positions: Any,
     slots: Any,
     lasts: Any,
-    keys: Any,
-    values: Any,
+    cache: Any,
+    block_size: int,
     keys_at: int,
     values_at: int,
 ) -> int:
     """All heads of all tokens, shared among the threads. x: float32 [tokens, queries | keys | values], in place.
 
     `cos` and `sin` have rows of `angles` numbers, of which the first `half` are used; `slots[i]` is the block times
-    sixteen plus the offset of token i; `lasts[i]` is not 0 where token i is the last of a block that this step began.
+    sixteen plus the offset of token i; `lasts[i]` is not 0 where token i is the last of a block that this step began. A
+    block of the cache has `block_size` elements, of which this layer's keys and values start at these places.
     """
     panels = (dim + LANES - 1) // LANES
     all_heads = heads + kv_heads
@@ -100,10 +102,10 @@ def prepare(
         key_at = row + (heads + head) * dim
         prepare_head(x, key_at, dim, norms, key_norm, eps, cos, sin, angle_at, half)
         block, slot = slots[token] // BLOCK, slots[token] % BLOCK
-        key_block = keys_at + (block * kv_heads + head) * dim * BLOCK
-        value_block = values_at + (block * kv_heads + head) * panels * LANES * BLOCK
-        write_kv(x, key_at, row + (all_heads + head) * dim, dim, pair, keys, values, key_block, value_block, slot)
+        key_block = block * block_size + keys_at + head * dim * BLOCK
+        value_block = block * block_size + values_at + head * panels * LANES * BLOCK
+        write_kv(x, key_at, row + (all_heads + head) * dim, dim, pair, cache, key_block, value_block, slot)
         if lasts[token]:
-            clear_values(values, value_block, dim, pair, slot + 1)
+            clear_values(cache, value_block, dim, pair, slot + 1)
         piece = take_next(words, phase)
     return finish(words, phase, tokens * kv_heads)

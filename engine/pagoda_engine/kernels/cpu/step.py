@@ -88,8 +88,7 @@ class Weights(NamedTuple):
 class Buffers(NamedTuple):
     """Scratch and results of one team, for every step. Rows are `*_stride` apart; `scratch` is for each thread."""
 
-    keys: Any
-    values: Any
+    cache: Any  # elements: the paged cache of all layers, block after block
     hidden: Any  # float32: the residual stream
     normed: Any  # elements
     qkv: Any  # float32
@@ -104,6 +103,7 @@ class Buffers(NamedTuple):
     scores: Any
     chances: Any
     sums: Any
+    block_size: int
     hidden_stride: int
     normed_stride: int
     qkv_stride: int
@@ -179,12 +179,12 @@ def forward(thread: int, words: Shared, shape: Shape, weights: Weights, buffers:
                        heads_out, w.vectors, place[_QKV_BIAS], no, b.qkv, b.qkv_stride)  # fmt: skip
         phase = prepare(words, phase, b.qkv, b.qkv_stride, tokens, shape.heads, shape.kv_heads, shape.dim, shape.pair,
                         w.vectors, place[_QUERY_NORM], place[_KEY_NORM], number[_HEAD_EPS], w.cos, w.sin,
-                        place[_ROTATED], w.angles, batch.positions, batch.slots, batch.lasts, b.keys, b.values,
-                        place[_KEYS], place[_VALUES])  # fmt: skip
+                        place[_ROTATED], w.angles, batch.positions, batch.slots, batch.lasts, b.cache,
+                        b.block_size, place[_KEYS], place[_VALUES])  # fmt: skip
         phase = attention(words, phase, b.qkv, b.qkv_stride, shape.heads, shape.kv_heads, shape.dim, number[_SCALE],
                           place[_WINDOW], batch.tiles, batch.counts[1], batch.starts, batch.contexts, batch.tables,
-                          batch.table_width, b.keys, b.values, place[_KEYS], place[_VALUES], b.queries, b.scores,
-                          b.chances, b.sums, thread, b.span, b.attended, b.attended_stride)  # fmt: skip
+                          batch.table_width, b.cache, b.block_size, place[_KEYS], place[_VALUES], b.queries,
+                          b.scores, b.chances, b.sums, thread, b.span, b.attended, b.attended_stride)  # fmt: skip
         phase = linear(words, phase, b.attended, b.attended_stride, tokens, w.matrices, place[_OUTPUT],
                        shape.heads * shape.dim, shape.hidden, w.vectors, place[_OUTPUT_BIAS], yes, b.hidden,
                        b.hidden_stride)  # fmt: skip

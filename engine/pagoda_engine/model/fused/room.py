@@ -34,11 +34,16 @@ def value_dim(dim: int) -> int:
     return -(-dim // LANES) * LANES
 
 
-def cache_places(shape: Shape, blocks: int) -> list[tuple[int, int]]:
-    """Where each layer's keys and values start, in elements."""
-    keys = blocks * BLOCK * shape.kv_heads * shape.dim
-    values = blocks * BLOCK * shape.kv_heads * value_dim(shape.dim)
-    return [(layer * keys, layer * values) for layer in range(shape.layers)]
+def cache_places(shape: Shape) -> list[tuple[int, int]]:
+    """Where each layer's keys and values start in a block of the cache, in elements."""
+    keys = BLOCK * shape.kv_heads * shape.dim
+    both = keys + BLOCK * shape.kv_heads * value_dim(shape.dim)
+    return [(layer * both, layer * both + keys) for layer in range(shape.layers)]
+
+
+def block_size(shape: Shape) -> int:
+    """Elements of a block of the cache."""
+    return BLOCK * shape.kv_heads * (shape.dim + value_dim(shape.dim)) * shape.layers
 
 
 def make_buffers(shape: Shape, limits: Limits, threads: int) -> Buffers:
@@ -50,10 +55,8 @@ def make_buffers(shape: Shape, limits: Limits, threads: int) -> Buffers:
         _stride(n) for n in (shape.hidden, shape.heads * shape.dim, 2 * shape.inner, shape.inner, shape.vocabulary)
     )
     span = _stride(limits.context)
-    cached = limits.blocks * BLOCK * shape.kv_heads * shape.layers
     return Buffers(
-        keys=np.zeros(cached * shape.dim, element),
-        values=np.zeros(cached * value_dim(shape.dim), element),
+        cache=np.zeros(limits.blocks * block_size(shape), element),
         hidden=np.zeros(rows * hidden, np.float32),
         normed=np.zeros(max(rows, sampled) * hidden, element),
         qkv=np.zeros(rows * _stride(qkv), np.float32),
@@ -68,6 +71,7 @@ def make_buffers(shape: Shape, limits: Limits, threads: int) -> Buffers:
         scores=np.zeros(threads * attention.ROWS * span, np.float32),
         chances=np.zeros(threads * attention.ROWS * span, element),
         sums=np.zeros(threads * attention.ROWS * value_dim(shape.dim), np.float32),
+        block_size=block_size(shape),
         hidden_stride=hidden,
         normed_stride=hidden,
         qkv_stride=_stride(qkv),

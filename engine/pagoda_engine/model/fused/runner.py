@@ -38,7 +38,7 @@ class FusedRunner:
         arrays: Batch = make_batch(shape, limits)
         self._writer = BatchWriter(arrays, shape.heads // shape.kv_heads)
         buffers = make_buffers(shape, limits, threads)
-        weights = take_over(decoder, cache_places(shape, limits.blocks))
+        weights = take_over(decoder, cache_places(shape))
         self._job = _Job(shape, weights, buffers, arrays)
         self._lottery = Lottery(self._team, buffers, shape.vocabulary)
         self._best, self._best_values = buffers.best, buffers.best_values

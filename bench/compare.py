@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from bench import checkpoint, machine
+from bench.cores import Core, built
 from bench.plan import Plan
 from bench.processes import MemoryPeak, cpu_seconds, proportional_bytes
 from bench.results import Alone, Results, Round
@@ -77,11 +78,12 @@ class Benchmark:
                 self._throughput(ours, theirs)
         if "prefix-cache" in parts:
             room = f"--kv-cache-memory-bytes={self._plan.prefix_cache_bytes}"
+            self._prefix_cache_misses(room)
             with (
                 self._ours(room) as ours,
                 self._ours(room, "--no-enable-prefix-caching", name="no-prefix-cache") as plain,
             ):
-                self._prefix_cache(ours, plain)
+                self._prefix_cache_hits(ours, plain)
 
     def _ours(self, *flags: str, name: str = "pagoda") -> PagodaServer:
         return PagodaServer(self._model, *flags, *self._flags, name=name)
@@ -104,7 +106,19 @@ class Benchmark:
         for concurrency, rounds in self._plan.rounds.items():
             self._rounds("random prompts", self._wave(), concurrency, rounds, systems, self._plan.output_tokens)
 
-    def _prefix_cache(self, *systems: System) -> None:
+    def _prefix_cache_misses(self, room: str) -> None:
+        """Less than 1 % is to be told from nothing: many short rounds, of cores that differ in nothing else."""
+        plan = self._plan
+        made, seconds = built(self._model, [room, *self._flags])
+        with (
+            Core("pagoda", made, seconds, prefix_caching=True) as ours,
+            Core("no-prefix-cache", made, seconds, prefix_caching=False) as plain,
+        ):
+            self._fill(ours, plain)
+            tokens = plan.miss_output_tokens
+            self._rounds("0 % hits", self._wave(), plan.prefix_concurrency, plan.miss_rounds, (ours, plain), tokens)
+
+    def _prefix_cache_hits(self, *systems: System) -> None:
         plan = self._plan
         shared = Workload(
             plan.shared_prefix_tokens + plan.own_tokens,
@@ -112,14 +126,15 @@ class Benchmark:
             self._vocabulary_size,
             plan.shared_prefix_tokens,
         )
-        width = plan.prefix_concurrency
-        # The first use of a block is the system's doing, not the cache's: all of them are used before times are taken.
-        for system in systems:
-            for _ in range(plan.filling_waves):
-                system.run(self._prompts(self._wave(), width), _WARM_UP_TOKENS)
-        self._rounds("0 % hits", self._wave(), width, plan.miss_rounds, systems, plan.output_tokens)
+        self._fill(*systems)
         hits = f"{plan.hit_share:.0%} hits".replace("%", " %")
-        self._rounds(hits, shared, width, plan.hit_rounds, systems, plan.hit_output_tokens)
+        self._rounds(hits, shared, plan.prefix_concurrency, plan.hit_rounds, systems, plan.hit_output_tokens)
+
+    def _fill(self, *systems: System) -> None:
+        """The first use of a block is the machine's doing, not the cache's: all are used before times are taken."""
+        for system in systems:
+            for _ in range(self._plan.filling_waves):
+                system.run(self._prompts(self._wave(), self._plan.prefix_concurrency), _WARM_UP_TOKENS)
 
     def _rounds(
         self,

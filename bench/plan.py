@@ -17,7 +17,8 @@ class Plan:
     prefix_cache_bytes: int = 384 << 20
     filling_waves: int = 10
     """Together they are more tokens than the cache of the prefix-cache experiments holds."""
-    miss_rounds: int = 10
+    miss_rounds: int = 40
+    miss_output_tokens: int = 16
     hit_rounds: int = 4
     shared_prefix_tokens: int = 1024
     own_tokens: int = 112
@@ -37,4 +38,4 @@ class Plan:
     @classmethod
     def quick(cls) -> Plan:
         """One look, for whoever is tuning."""
-        return cls(rounds={1: 3, 8: 2, 32: 1}, miss_rounds=2, hit_rounds=1, starts=1)
+        return cls(rounds={1: 3, 8: 2, 32: 1}, miss_rounds=4, hit_rounds=1, starts=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, Final
 from pagoda_engine.benchmark.summary import Summary
 
 _MIB: Final = 1 << 20
+_DOUBT: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,11 @@ class Alone:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One number of two systems. `ratio` is the median over pairs of rounds, and lies from `least` to `most`."""
+    """One number of two systems. `ratio` is the median over pairs of rounds, which lie from `least` to `most`.
+
+    The true median lies from `low` to `high` with a chance of at least 95 %, whatever the distribution; with fewer than
+    six pairs there is no such range but the whole one.
+    """
 
     experiment: str
     concurrency: int
@@ -47,6 +53,8 @@ class Comparison:
     theirs: float
     ratio: float
     least: float
+    low: float
+    high: float
     most: float
 
 
@@ -98,12 +106,12 @@ class Results:
         for ours, theirs in pairs:
             lines += [
                 "",
-                f"| experiment | requests at once | | {ours} | {theirs} | ratio | least | most |",
-                "|---|---:|---|---:|---:|---:|---:|---:|",
+                f"| experiment | requests at once | | {ours} | {theirs} | ratio | 95 % | least | most |",
+                "|---|---:|---|---:|---:|---:|---:|---:|---:|",
             ]
             lines += [
                 f"| {one.experiment} | {one.concurrency} | {one.what} | {one.ours:.1f} | {one.theirs:.1f} "
-                f"| {one.ratio:.2f} | {one.least:.2f} | {one.most:.2f} |"
+                f"| {one.ratio:.3f} | {one.low:.3f} to {one.high:.3f} | {one.least:.2f} | {one.most:.2f} |"
                 for one in self.comparisons(ours, theirs)
             ]
         lines += ["", "| alone | start to ready, s | memory idle, MiB | memory peak, MiB |", "|---|---:|---:|---:|"]
@@ -120,7 +128,8 @@ def _compare(
 ) -> Comparison:
     number = _NUMBERS[what]
     mine, others = ([number(one) or 0.0 for one in summaries] for summaries in (ours, theirs))
-    ratios = [a / b for a, b in zip(mine, others, strict=True)]
+    ratios = sorted(a / b for a, b in zip(mine, others, strict=True))
+    outside = _outside(len(ratios))
     return Comparison(
         experiment,
         concurrency,
@@ -128,9 +137,21 @@ def _compare(
         statistics.median(mine),
         statistics.median(others),
         statistics.median(ratios),
-        min(ratios),
-        max(ratios),
+        ratios[0],
+        ratios[outside],
+        ratios[-1 - outside],
+        ratios[-1],
     )
+
+
+def _outside(count: int) -> int:
+    """How many of so many sorted values may be left out at each end, so that the median is outside of what remains in
+    at most 5 % of all cases: each value is as likely above the true median as below it."""
+    left_out, chance = 0, 2.0 ** (1 - count)
+    while chance <= _DOUBT:
+        left_out += 1
+        chance += 2.0 ** (1 - count) * math.comb(count, left_out)
+    return max(0, left_out - 1)
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -21,6 +21,7 @@ from pagoda_engine.ipc.channel import Channel, Closed
 from pagoda_engine.ipc.messages import Failed, Loading, Ready
 from pagoda_engine.lifetime import end_with_parent, leave_signals_to_parent
 from pagoda_engine.model.parallel.ranks import Ranks
+from pagoda_engine.process import library_pages
 
 if TYPE_CHECKING:
     from pagoda_engine.core.engine import EngineInfo
@@ -76,6 +77,7 @@ def _keep_what_is_here() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    library_pages.give_back()
 
 
 def _end_with_rank(death: PagodaError) -> None:

@@ -47,8 +47,11 @@ def decode_tile(group: int, dim: int, value_dim: int, itemsize: int) -> Tile:
     padding: that costs nothing that is scarce. Float32 has no tensor cores, and more rows than 16 would spill.
     """
     full = itemsize == 4
-    tokens = _tokens(dim, value_dim, _ELEMENTS // 2 if full else _ELEMENTS)
-    return Tile(16 if full else _power(group, 16, 64), min(128, tokens), warps=4, stages=5)
+    rows = 16 if full else _power(group, 16, 64)
+    # Masks of padded columns take registers, which 64 rows have none left of.
+    crowded = full or (rows == 64 and dim != _power(dim, 16))
+    tokens = _tokens(dim, value_dim, _ELEMENTS // 2 if crowded else _ELEMENTS)
+    return Tile(rows, min(128, tokens), warps=4, stages=5)
 
 
 def prefill_tile(group: int, dim: int, value_dim: int, itemsize: int) -> Tile:

@@ -19,8 +19,9 @@ from pagoda_engine.source import gguf, safetensors
 _INDEX: Final = "model.safetensors.index.json"
 _SINGLE: Final = "model.safetensors"
 
-# transformers' names of layers whose whole state is keys and values, seen by all later tokens or by the next few.
-_ATTENTION_LAYERS: Final = frozenset({"full_attention", "sliding_attention"})
+# transformers' names of layers whose whole state is keys and values, seen by all later tokens or by the next few. Older
+# ones have them in `layers_block_type`.
+_ATTENTION_LAYERS: Final = frozenset({"full_attention", "sliding_attention", "attention"})
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     found: type[PreTrainedModel] = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if not found._supports_attention_backend:
         raise ModelUnsupported(f"{name} has attention of its own in transformers, which can't use a paged cache")
-    if others := sorted(set(getattr(config, "layer_types", None) or ()) - _ATTENTION_LAYERS):
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
+    if others := sorted(set(kinds) - _ATTENTION_LAYERS):
         raise ModelUnsupported(
             f"{name} has layers of {', '.join(others)}; this engine runs models with softmax attention in every layer"
         )

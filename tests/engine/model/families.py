@@ -35,6 +35,7 @@ def _rope(kind: str, **parameters: float) -> dict[str, Any]:
 
 _COMPASS: Final = {"full_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}}
 _DRAFT: Final = {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
+_MUSIC: Final = {"text_encoder": {"model_type": "t5"}, "audio_encoder": {"model_type": "encodec"}, "decoder": {}}
 _DBRX_EXPERTS: Final = {"ffn_hidden_size": 96, "hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2}
 
 RUN: Final = (
@@ -198,7 +199,7 @@ REFUSED: Final = (
     Refusal("does not tell its attention what its caller says", "does not pass its caller's arguments on", "nemotron"),
     Refusal(
         "layers with a state beyond keys and values",
-        "has layers of (conv|hybrid|linear_attention)",
+        "has layers of (conv|hybrid|linear_attention|recurrent)",
         "granitemoehybrid lfm3 minimax recurrent_gemma zaya",
         by_config=True,
     ),
@@ -211,7 +212,7 @@ REFUSED: Final = (
     ),
     Refusal(
         "layers that choose what they see",
-        "has layers of (indexed|compressed_sparse|chunked)_attention",
+        "has layers of (indexed|compressed_sparse|chunked|deepseek_sparse)_attention",
         "axk2 deepseek_v32 deepseek_v4 dots3_note_text glm_moe_dsa hy_v4 llama4_text",
         by_config=True,
     ),
@@ -226,9 +227,10 @@ REFUSED: Final = (
         "more than text",
         "reads more than text",
         "dots3_note emu3 fuyu gemma3 gemma3n gemma4 gemma4_unified git got_ocr2 llama4 mllama moshi "
-        "moss_transcribe_diarize musicgen musicgen_melody phi4_multimodal qwen3_5 qwen3_5_moe qwen4_exp",
+        "moss_transcribe_diarize phi4_multimodal qwen3_5 qwen3_5_moe qwen4_exp",
         by_config=True,
     ),
+    Refusal("more than text", "reads more than text", "musicgen musicgen_melody", by_config=True, overrides=_MUSIC),
     Refusal(
         "drafts for a model of images and sound",
         "reads more than text",

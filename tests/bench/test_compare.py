@@ -67,7 +67,14 @@ def test_the_document_holds_all_that_a_quotation_needs(results):
         for row in document["comparisons"]
         if (row["experiment"], row["concurrency"], row["what"]) == ("random prompts", 1, "output tokens/s")
     ]
-    assert one["least"] == one["low"] == one["ratio"] == one["high"] == one["most"] == pytest.approx(one["ours"] / one["theirs"])
+    assert (
+        one["least"]
+        == one["low"]
+        == one["ratio"]
+        == one["high"]
+        == one["most"]
+        == pytest.approx(one["ours"] / one["theirs"])
+    )
 
 
 def test_the_table_has_a_line_for_each_number(results):

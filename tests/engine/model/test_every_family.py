@@ -125,7 +125,9 @@ def test_a_family_that_cannot_run_is_refused_at_load_by_name(tmp_path, build, mo
         pytest.skip(f"the installed transformers has no {model_type}")
     if refusal.by_config:
         with pytest.raises(ModelUnsupported, match=refusal.words):
-            model_class(CONFIG_MAPPING[model_type](**copy.deepcopy(refusal.overrides)))  # some configs take theirs apart
+            model_class(
+                CONFIG_MAPPING[model_type](**copy.deepcopy(refusal.overrides))
+            )  # some configs take theirs apart
         return
     tiny.config(model_type, **refusal.overrides).save_pretrained(tmp_path)
     with pytest.raises(ModelUnsupported, match=refusal.words):

@@ -32,7 +32,7 @@ def shape_of(decoder: Decoder) -> Shape:
 
 @torch.no_grad()
 def take_over(decoder: Decoder, cache_places: Sequence[tuple[int, int]]) -> Weights:
-    """Weights for the kernels; the modules are empty then. `cache_places` are each layer's keys and values in a block."""
+    """Weights for the kernels; the modules are empty then. `cache_places`: where a layer has what, in a block."""
     arena = _Arena.sized(decoder)
     places = np.full((len(decoder.layers) + 1, len(Place)), _NONE, dtype=np.int64)
     numbers = np.zeros((len(decoder.layers) + 1, len(Number)), dtype=np.float32)

@@ -89,7 +89,7 @@ def _queried(workload: Workload, scaling: Scaling, metric: Metric, target: int) 
         "metricType": "AverageValue",
         "metadata": {
             "serverAddress": scaling.prometheus_address,
-            "query": load_query(workload, metric),
+            "query": load_query(workload.namespace, workload.name, metric),
             "threshold": str(target),
             # No series means that nobody knows, not that nobody waits.
             "ignoreNullValues": "false",
@@ -102,7 +102,7 @@ def _queried(workload: Workload, scaling: Scaling, metric: Metric, target: int) 
     return trigger
 
 
-def load_query(workload: Workload, metric: Metric) -> str:
+def load_query(namespace: str, service: str, metric: Metric) -> str:
     """PromQL for one signal: what the replicas say or what the operator says, whichever is more; nothing where neither
     is heard.
 
@@ -110,17 +110,16 @@ def load_query(workload: Workload, metric: Metric) -> str:
     holds. A constant in its place (`or vector(0)`) would read 0 as well where the scrapes of busy replicas fail, and
     they would be removed.
     """
-    replicas = f"sum({metric}{{{_pods(workload)}}})"
-    service = f'{SERVICE_METRIC_LABEL}="{workload.namespace}/{workload.name}"'
-    operator = f"max({OPERATOR_METRICS[metric]}{{{service}}})"
+    replicas = f"sum({metric}{{{_pods(namespace, service)}}})"
+    operator = f'max({OPERATOR_METRICS[metric]}{{{SERVICE_METRIC_LABEL}="{namespace}/{service}"}})'
     # A label of its own keeps the second one beside the first instead of only in its absence.
     return f'max({replicas} or label_replace({operator}, "by", "operator", "", ""))'
 
 
-def _pods(workload: Workload) -> str:
+def _pods(namespace: str, service: str) -> str:
     """Label matchers of the service's pods, by the two labels that every common scrape configuration sets.
 
     A pod's name is the service's, the ReplicaSet's hash and five characters; long names lose the second dash
     (k8s.io/apiserver/pkg/storage/names cuts the part before the five characters at 58).
     """
-    return f'namespace="{workload.namespace}",pod=~"{workload.name}(-[^-]+){{1,2}}"'
+    return f'namespace="{namespace}",pod=~"{service}(-[^-]+){{1,2}}"'

@@ -43,7 +43,7 @@ def _ready(situation: Situation, workload: Finding) -> Finding:
         return Finding("False", blocked.reason, blocked.message + former)
     if situation.wanted.count == 0:
         fix = f"kubectl scale infsvc {situation.name} --replicas=1 starts one"
-        if situation.spec.autoscaling is not None:
+        if situation.spec.autoscaling is not None and situation.spec.autoscaling.min_replicas == 0:
             fix = "the next request that a gateway holds for it starts one"
         return no("ScaledToZero", f"no replica runs; {fix}")
     if ready and not situation.rolling:

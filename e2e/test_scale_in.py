@@ -1,0 +1,75 @@
+"""Fewer replicas: none that still loads is thrown away, and the one that goes has the least work, and ends it."""
+
+from __future__ import annotations
+
+import time
+
+from e2e.api import Object
+from e2e.services import Services, service
+from e2e.streams import Streams
+
+COST = "controller.kubernetes.io/pod-deletion-cost"
+
+
+def scale(services: Services, replicas: int) -> None:
+    """As a scaler does."""
+    services.cluster.kubectl("scale", "infsvc", "tiny", f"--replicas={replicas}", "-n", services.namespace)
+
+
+def names(pods: list[Object]) -> set[str]:
+    return {pod["metadata"]["name"] for pod in pods}
+
+
+def scaled_in(services: Services) -> list[str]:
+    """The messages of the Events that tell of a scale-in."""
+    selector = "involvedObject.name=tiny,reason=ScaledIn"
+    events = services.cluster.objects("events", "-n", services.namespace, "--field-selector", selector)
+    return [event["message"] for event in events]
+
+
+def test_a_scale_in_spares_what_loads_and_what_works(services: Services) -> None:
+    """A sag while a replica loads costs nothing; then of two replicas the less busy one goes, stream by stream."""
+    autoscaling = {"minReplicas": 1, "maxReplicas": 3}
+    # With a grace period of minutes, only an end that follows the last stream comes within this test's patience.
+    services.cluster.apply(
+        service("tiny", services.namespace, autoscaling=autoscaling, terminationGracePeriodSeconds=600)
+    )
+    services.wait_ready("tiny")
+    (first,) = services.pods("tiny")
+
+    scale(services, 2)
+    services.cluster.eventually(
+        lambda: len([pod for pod in services.pods("tiny") if pod["spec"].get("nodeName")]) == 2, "one loads"
+    )
+    both = names(services.pods("tiny"))
+    scale(services, 1)
+    services.cluster.eventually(
+        lambda: "more stay until no replica is loading" in services.status("tiny")["scaling"]["reason"], "it is held"
+    )
+    scale(services, 2)
+    services.wait_ready("tiny", 2)
+    assert names(services.pods("tiny")) == both, "the one that loaded was kept"
+
+    model = services.status("tiny")["model"]
+    (first, second) = sorted(services.pods("tiny"), key=lambda pod: pod["metadata"]["name"] in both - names([first]))
+    with Streams(second, model, clients=3) as busy, Streams(first, model, clients=1) as quiet:
+        services.cluster.eventually(lambda: busy.all_flow and quiet.all_flow, "streams flow from both")
+        scale(services, 1)
+        leaving = services.cluster.eventually(
+            lambda: [pod for pod in services.pods("tiny") if "deletionTimestamp" in pod["metadata"]], "one is to go"
+        )
+        asked = time.monotonic()
+        assert names(leaving) == names([first]), "the older one would have stayed, had it not the least work"
+        services.cluster.eventually(lambda: names(services.pods("tiny")) == names([second]), "it is gone")
+        (staying,) = services.pods("tiny")
+    assert (quiet.failures, busy.failures) == ([], [])
+    assert quiet.ended[-1] > asked, "it ended a stream on its way out"
+    assert int(staying["metadata"]["annotations"][COST]) > int(leaving[0]["metadata"]["annotations"][COST])
+
+    services.wait_ready("tiny")
+    scaling = services.status("tiny")["scaling"]
+    assert [(decision["from"], decision["to"]) for decision in scaling["lastDecisions"]] == [(2, 1), (1, 2)]
+    assert names([first, second]) == {start["pod"] for start in scaling["coldStarts"]}
+    (told,) = services.cluster.eventually(lambda: scaled_in(services), "an Event tells of it")
+    assert told.startswith("from 2 to 1 replicas: HorizontalPodAutoscaler asks for 1; ")
+    assert told.endswith(" running")

@@ -52,11 +52,15 @@ class Cluster(Protocol):
         namespace: str | None = None,
         *,
         labels: Mapping[str, str] | None = None,
+        without: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
         metadata_only: bool = False,
     ) -> list[Object]:
         """All objects (of one namespace) whose labels have every pair of `labels`, each with `apiVersion` and `kind`.
 
-        Long lists are read in pages. With `metadata_only` at least `metadata` is filled.
+        Those whose labels have a pair of `without` are left out, and so are those without every value of `fields`, by
+        dotted path (`metadata.name`, or `spec.nodeName` of pods; an API server selects by few others). Long lists are
+        read in pages. With `metadata_only` at least `metadata` is filled.
         A kind that is not served raises NotFound.
         """
         ...

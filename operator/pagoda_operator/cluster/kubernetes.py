@@ -79,14 +79,17 @@ class KubernetesCluster:
         namespace: str | None = None,
         *,
         labels: Mapping[str, str] | None = None,
+        without: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
         metadata_only: bool = False,
     ) -> list[Object]:
-        pages = self._pages(resource, namespace, labels, metadata_only, PAGE)
+        query = _selection(labels, without, fields)
+        pages = self._pages(resource, namespace, query, metadata_only, PAGE)
         try:
             return [obj async for page in pages for obj in page]
         except Expired:
             # The pages' snapshot was compacted away under us; in one piece there is nothing to expire.
-            whole = self._pages(resource, namespace, labels, metadata_only, 0)
+            whole = self._pages(resource, namespace, query, metadata_only, 0)
             return [obj async for page in whole for obj in page]
 
     async def pages(
@@ -97,25 +100,24 @@ class KubernetesCluster:
         labels: Mapping[str, str] | None = None,
         metadata_only: bool = False,
     ) -> AsyncGenerator[Objects, None]:
+        query = _selection(labels)
         try:
-            async for page in self._pages(resource, namespace, labels, metadata_only, PAGE):
+            async for page in self._pages(resource, namespace, query, metadata_only, PAGE):
                 yield page
         except Expired:
-            async for page in self._pages(resource, namespace, labels, metadata_only, 0):
+            async for page in self._pages(resource, namespace, query, metadata_only, 0):
                 yield page
 
     async def _pages(
         self,
         resource: Resource,
         namespace: str | None,
-        labels: Mapping[str, str] | None,
+        selection: Mapping[str, str],
         metadata_only: bool,
         limit: int,
     ) -> AsyncGenerator[Objects, None]:
         """Pages of `limit` objects, or one of all for 0. Raises Expired."""
-        query = {"limit": str(limit)}
-        if labels:
-            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in labels.items())
+        query = {"limit": str(limit), **selection}
         accept = METADATA_ONLY if metadata_only else JSON
         path = resource.path(namespace)
         token = ""
@@ -221,6 +223,19 @@ class KubernetesCluster:
 def _path(resource: Resource, obj: Object, subresource: str | None = None) -> str:
     metadata = obj["metadata"]
     return resource.path(metadata.get("namespace"), metadata["name"], subresource)
+
+
+def _selection(
+    labels: Mapping[str, str] | None,
+    without: Mapping[str, str] | None = None,
+    fields: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The part of a LIST's query that says which objects are meant."""
+    selected = [f"{key}={value}" for key, value in (labels or {}).items()]
+    selected += [f"{key}!={value}" for key, value in (without or {}).items()]
+    at = [f"{path}={value}" for path, value in (fields or {}).items()]
+    query = {"labelSelector": ",".join(selected), "fieldSelector": ",".join(at)}
+    return {name: value for name, value in query.items() if value}
 
 
 def _ignore(verb: str, resource: Resource, status: int, seconds: float) -> None:

@@ -49,10 +49,14 @@ class MemoryCluster:
         namespace: str | None = None,
         *,
         labels: Mapping[str, str] | None = None,
+        without: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
         metadata_only: bool = False,
     ) -> list[Object]:
         objects = [stored.object for stored in self._world.table(resource).values()]
         found = [obj for obj in objects if selects(obj, namespace, labels or {})]
+        found = [obj for obj in found if not any(selects(obj, None, {k: v}) for k, v in (without or {}).items())]
+        found = [obj for obj in found if all(_at(obj, path) == value for path, value in (fields or {}).items())]
         if metadata_only:
             found = [{key: obj[key] for key in ("apiVersion", "kind", "metadata")} for obj in found]
         return copy.deepcopy(found)
@@ -149,6 +153,14 @@ class MemoryCluster:
 
     def _put(self, resource: Resource, key: Key, new: Stored, *, status: bool = False) -> Object:
         return copy.deepcopy(self._world.put(resource, key, new, uid=str(uuid4()), status=status))
+
+
+def _at(obj: Object, path: str) -> object:
+    """The value at a dotted path, or None."""
+    found: object = obj
+    for step in path.split("."):
+        found = found.get(step) if isinstance(found, dict) else None
+    return found
 
 
 def _check_uid(resource: Resource, key: Key, wanted: Object, live: Stored | None) -> None:

@@ -25,6 +25,7 @@ from pagoda_operator.controller.ownership import ServiceKey, key_of
 from pagoda_operator.controller.scale_in import ScaleIn
 from pagoda_operator.controller.scrape import Scraper
 from pagoda_operator.controller.store import Store
+from pagoda_operator.controller.tenants import Tenants
 from pagoda_operator.controller.writer import ChildWriter
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.plan import Plan
@@ -70,6 +71,7 @@ class Reconciler:
         models: ModelReader,
         scraper: Scraper,
         loads: ServiceLoads,
+        tenants: Tenants,
         recorder: EventRecorder,
         backlog: Callable[[], int],
     ) -> None:
@@ -87,7 +89,8 @@ class Reconciler:
         self._models = models
         self._loads = loads
         self._recorder = recorder
-        self._writer = ChildWriter(cluster, store)
+        self.writer = ChildWriter(cluster, store)
+        self._tenants = tenants
         self._scale_in = ScaleIn(cluster, store, scraper.ask)
         self._statuses: dict[ServiceKey, _StatusWrite] = {}
         self._told_at: dict[ServiceKey, float] = {}
@@ -102,14 +105,14 @@ class Reconciler:
         """
         service = self._store.service(key)
         if service is None:
-            self._writer.forget(key)
+            self.writer.forget(key)
             self._statuses.pop(key, None)
             self._told_at.pop(key, None)
             self._sound.pop(key, None)
             return None
         if "deletionTimestamp" in service["metadata"]:
             return None  # its children go with it, by garbage collection; making them anew would only delay that
-        self._writer.expire(service)
+        self.writer.expire(service)
         plan = self._plan(service)
         try:
             for _ in range(ROUNDS):
@@ -122,7 +125,7 @@ class Reconciler:
             return None
         details = await self._report(service, plan)
         model = None if plan.model_uri is None else self._models.retry_after(service)
-        delays = (plan.requeue_after, self._writer.retry_after(key), model, details)
+        delays = (plan.requeue_after, self.writer.retry_after(key), model, details)
         return min((delay for delay in delays if delay is not None), default=None)
 
     def _plan(self, service: Object) -> Plan:
@@ -138,9 +141,9 @@ class Reconciler:
             unreadable=self.unreadable,
             external_metrics_holder=self.external_metrics_holder,
             external_metrics_problem=self.external_metrics_problem,
-            conflicts=self._writer.conflicts(key),
-            refused=self._writer.refused(key),
-            requested=self._store.requested(key),
+            conflicts=self.writer.conflicts(key),
+            refused=self.writer.refused(key),
+            requested=self._tenants.beside(self._store.requested(key)),
         )
         identity = service["metadata"]["uid"], service["metadata"].get("generation")
         model = self._models.facts(service) if self._sound.get(key) == identity else None
@@ -160,9 +163,9 @@ class Reconciler:
         changed = False
         for child in plan.apply:
             await self._scale_in.before(service, child)
-            changed |= await self._writer.apply(service, child)
+            changed |= await self.writer.apply(service, child)
         for ref in plan.delete:
-            changed |= await self._writer.delete(service, ref)
+            changed |= await self.writer.delete(service, ref)
         return changed
 
     async def _report(self, service: Object, plan: Plan) -> float | None:

@@ -36,6 +36,8 @@ from pagoda_operator.controller.scrape import Fetch, Scraper
 from pagoda_operator.controller.sources import Source, WatchFailed
 from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.sweep import Sweep
+from pagoda_operator.controller.tenants import Tenants
+from pagoda_operator.controller.vigil import Vigil
 from pagoda_operator.core.plan import plan
 from pagoda_operator.core.settings import Settings
 
@@ -104,6 +106,7 @@ class Controller:
         """The services' loads, for scalers to ask, also while another instance leads."""
         self._scraper = Scraper(self.store, self.queue.add, self.loads, fetch=fetch)
         self._sweep = Sweep(cluster, self.store, self._look_at, namespaces)
+        self._tenants = Tenants(cluster, self.store, namespaces)
         self._reconciler = Reconciler(
             cluster,
             self.store,
@@ -112,9 +115,11 @@ class Controller:
             models=self._models,
             scraper=self._scraper,
             loads=self.loads,
+            tenants=self._tenants,
             recorder=EventRecorder(cluster, instance=platform.node()),
             backlog=self.queue.__len__,
         )
+        self._vigil = Vigil(cluster, self._reconciler.writer.held, self._place_is_free)
         self._metrics.follow(
             depth=lambda: len(self.queue),
             longest=self.queue.longest_in_hand,
@@ -148,6 +153,8 @@ class Controller:
                 if self._external_metrics is not None:
                     await self._take_external_metrics(self._external_metrics)
                     tasks.create_task(self._hold_external_metrics(self._external_metrics), name="external metrics")
+                tasks.create_task(self._tenants.run(), name="tenants")
+                tasks.create_task(self._vigil.run(), name="vigil")
                 for number in range(WORKERS):
                     tasks.create_task(self._work(), name=f"worker {number}")
                 tasks.create_task(self._resync(), name="resync")
@@ -170,6 +177,10 @@ class Controller:
     def _look_at(self, keys: Iterable[ServiceKey]) -> None:
         for key in keys:
             self.queue.add(key)
+
+    def _place_is_free(self, key: ServiceKey, kind: str, name: str) -> None:
+        self._reconciler.writer.retry(key, kind, name)
+        self.queue.add(key)
 
     def _take(self, event: WatchEvent) -> None:
         """Take an event in. An edit is looked at before anything else; what children and pods tell comes in flocks, and

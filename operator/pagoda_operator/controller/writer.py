@@ -25,11 +25,10 @@ from pagoda_operator.core.plan import ObjectRef
 
 logger = logging.getLogger(__name__)
 
-RETRY_FOREIGN: Final = 15.0
 RETRY_NEW: Final = 60.0
 RETRY_CHANGE: Final = 600.0
-"""Seconds after which it is tried again without an event: to find a place free (a GET), to make a child that was
-refused (a quota may be raised), to change one (a claim that can't grow will seldom ever)."""
+"""Seconds after which it is tried again without an event: to make a child that was refused (a quota may be raised), to
+change one (a claim that can't grow will seldom ever). A place that a foreign object holds has a `Vigil`."""
 
 ChildKey = tuple[str, str]
 """(kind, name), as in `Facts.children`."""
@@ -63,6 +62,14 @@ class ChildWriter:
     def refused(self, key: ServiceKey) -> Mapping[ChildKey, str]:
         """Children that the API server refused, with its own message."""
         return {child: o.message for child, o in self._obstacles.get(key, {}).items() if not o.foreign}
+
+    def held(self) -> list[tuple[ServiceKey, str, str]]:
+        """The places of all services' children that foreign objects hold."""
+        return [(key, *child) for key, found in self._obstacles.items() for child, o in found.items() if o.foreign]
+
+    def retry(self, key: ServiceKey, kind: str, name: str) -> None:
+        """A place is free: the next plan may write there."""
+        self._obstacles.get(key, {}).pop((kind, name), None)
 
     def retry_after(self, key: ServiceKey) -> float | None:
         """Seconds until something that was refused should be tried again."""

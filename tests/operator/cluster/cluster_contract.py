@@ -114,6 +114,9 @@ async def list_selects_by_labels_and_names_the_kind(cluster, namespace):
     assert await names(labels={"k": "1"}) == ["a", "b"]
     assert await names(labels={"k": "1", "l": "1"}) == ["a"]
     assert await names(labels={"k": "2"}, metadata_only=True) == ["c"]
+    assert await names(without={"k": "1"}) == ["c"]
+    assert await names(labels={"k": "1"}, without={"l": "1"}, fields={"metadata.name": "b"}) == ["b"]
+    assert await names(fields={"metadata.name": "x"}) == []
     everywhere = await cluster.list(SERVICE_ACCOUNT, labels={"k": "2"})
     assert namespace in {obj["metadata"]["namespace"] for obj in everywhere}
 

@@ -108,6 +108,14 @@ async def test_a_long_list_is_read_page_by_page(server, cluster):
     ]
 
 
+async def test_a_list_of_what_is_not_ours_on_one_node_is_selected_by_the_server(server, cluster):
+    server.say(200, {"metadata": {}, "items": None})
+    assert await cluster.list(POD, labels={"a": "1"}, without={"b": "2"}, fields={"spec.nodeName": "n1"}) == []
+    query = server.requests[0][2]
+    assert query["labelSelector"] == "a=1,b!=2"
+    assert query["fieldSelector"] == "spec.nodeName=n1"
+
+
 async def test_a_list_of_metadata_asks_for_nothing_more(server, cluster):
     item = {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "one"}}
     server.say(200, {"metadata": {}, "items": [item]})

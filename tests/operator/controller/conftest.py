@@ -61,9 +61,9 @@ class RecordingCluster:
         self.reads.append(("get", resource.kind, name))
         return await self.cluster.get(resource, namespace, name)
 
-    async def list(self, resource, namespace=None, *, labels=None, metadata_only=False):
+    async def list(self, resource, namespace=None, **selection):
         self.reads.append(("list", resource.kind, ""))
-        return await self.cluster.list(resource, namespace, labels=labels, metadata_only=metadata_only)
+        return await self.cluster.list(resource, namespace, **selection)
 
     async def pages(self, resource, namespace=None, *, labels=None, metadata_only=False):
         yield await self.list(resource, namespace, labels=labels, metadata_only=metadata_only)

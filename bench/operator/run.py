@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -188,6 +189,7 @@ def main(argv: Sequence[str]) -> int:
         "--profile", action="store_true", help="run the operator under cProfile; its table goes to its log"
     )
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run cleans up as an interrupted one does
     try:
         harness.check()
         found = programs()

@@ -175,7 +175,8 @@ class Reconciler:
             return None
         now = asyncio.get_running_loop().time()
         wait = self._told_at.setdefault(key, now) + pause(self._backlog()) - now
-        if wait > 0 and not is_urgent(live, plan.status):
+        # Without a cluster a write costs nothing, and somebody looks on.
+        if wait > 0 and not self._settings.local and not is_urgent(live, plan.status):
             return wait
         metadata = {name: service["metadata"][name] for name in ("name", "namespace", "uid")}
         wanted = {

@@ -1,7 +1,7 @@
 """Asks pods how they are: /ready while they are on their way, /metrics when they serve.
 
 What pods answer changes all the time, and a status is no place for that: reports of a service are published to the
-store, and the service is looked at, only when something is worth a write (`worth_telling`). Scalers hear every number.
+store, and the service is looked at, only when something is worth a write (`news.py`). Scalers hear every number.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +18,7 @@ from pagoda_engine.contract import ENGINE_PORT, ENGINE_PORT_NAME, METRICS_PATH, 
 from pagoda_operator.api.names import Object
 from pagoda_operator.controller.http_get import get
 from pagoda_operator.controller.loads import ServiceLoads
+from pagoda_operator.controller.news import Reports, worth_telling
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.store import Store
 from pagoda_operator.core.facts import PodReport
@@ -37,49 +38,11 @@ SCALED_RATE: Final = 100.0
 STANDS: Final = 10.0
 """Seconds that a number stands beyond two missed questions."""
 
-PERCENT_PAUSE: Final = 2.0
-EDGE_PAUSE: Final = 5.0
-QUEUE_PAUSE: Final = 15.0
-"""Seconds between two publications for the sake of a percentage, of a queue that fills or empties, of other numbers."""
-
 DOCUMENT_LIMIT: Final = 16 << 10
 """Bytes that a progress document may have."""
 
 Fetch = Callable[[str], Awaitable[tuple[int, bytes]]]
 """GET a URL: status and body. Raises OSError, EOFError, TimeoutError or ValueError where there is no answer."""
-
-Reports = Mapping[str, PodReport]
-
-
-def worth_telling(told: Reports, known: Reports, elapsed: float) -> bool:
-    """Whether what is known of a service's pods differs enough from what was told `elapsed` seconds ago."""
-    if _phases(told) != _phases(known):
-        return True
-    if elapsed >= PERCENT_PAUSE and any(_moved(told[pod].progress, known[pod].progress) for pod in known):
-        return True
-    old, new = _load(told), _load(known)
-    if elapsed >= EDGE_PAUSE and [bool(number) for number in old] != [bool(number) for number in new]:
-        return True
-    return elapsed >= QUEUE_PAUSE and old != new
-
-
-def _phases(reports: Reports) -> dict[str, tuple[Stage | None, bool]]:
-    """What each pod is doing, and whether its queue is known: an engine says that it is ready before it is asked."""
-    return {
-        pod: (report.progress.stage if report.progress else None, report.waiting is not None)
-        for pod, report in reports.items()
-    }
-
-
-def _moved(old: Progress | None, new: Progress | None) -> bool:
-    if old is None or new is None or old.percent is None or new.percent is None:
-        return old != new
-    return abs(new.percent - old.percent) >= 1 or old.message != new.message
-
-
-def _load(reports: Reports) -> tuple[int, int]:
-    waiting = sum(report.waiting or 0 for report in reports.values())
-    return waiting, sum(report.running or 0 for report in reports.values())
 
 
 def gauge(text: str, name: str) -> int | None:

@@ -8,8 +8,9 @@ from aiohttp import web
 from pagoda_engine.contract import Metric, Progress, Stage
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, POD
 from pagoda_operator.controller.loads import ServiceLoads
+from pagoda_operator.controller.news import worth_telling
 from pagoda_operator.controller.ownership import ServiceKey
-from pagoda_operator.controller.scrape import Scraper, gauge, progress, worth_telling
+from pagoda_operator.controller.scrape import Scraper, gauge, progress
 from pagoda_operator.controller.store import Store
 from pagoda_operator.core.facts import PodReport
 from pagoda_operator.scaling.load import Load

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -32,6 +33,7 @@ Quantity = Annotated[
 """The type of a quantity's field."""
 
 
+@lru_cache(1024)
 def parse(quantity: str | int) -> Fraction:
     """The exact value. Raises ValueError where it is not a quantity."""
     number, suffix, exponent = _parts(quantity)
@@ -40,6 +42,7 @@ def parse(quantity: str | int) -> Fraction:
     return number * (_BINARY[suffix] if suffix in _BINARY else _DECIMAL[suffix])
 
 
+@lru_cache(1024)
 def canonical(quantity: str | int) -> str:
     """The form that the API server gives back: a whole number, with the largest suffix of the same family that has one.
 

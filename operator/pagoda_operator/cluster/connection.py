@@ -11,6 +11,8 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config as kubernetes_config
@@ -76,7 +78,8 @@ class Connection:
         if settings.disable_strict_ssl_verification:
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ssl=context), proxy=settings.proxy, trust_env=True
+            connector=aiohttp.TCPConnector(limit=connections, ssl=context),
+            proxy=settings.proxy or _proxy(settings.host),
         )
 
 
@@ -104,3 +107,10 @@ async def connect(kubeconfig: str | None = None) -> Connection:
             f"no API server found by {where}: {error}; name a file by --kubeconfig or KUBECONFIG"
         ) from error
     return Connection(configuration, load)
+
+
+def _proxy(server: str) -> str | None:
+    """The proxy that the environment names for a server. Asked once: a client that trusts the environment looks there,
+    and into ~/.netrc, in a thread, before each call."""
+    parts = urlsplit(server)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -29,7 +30,7 @@ AUTOSCALING = {
     "maxReplicas": MOST,
     "waitingRequests": 2,
     "provider": "keda",
-    "idleSeconds": 5,
+    "idleSeconds": 10,
     "scaleDown": {"stabilizationWindowSeconds": 5},
 }
 TRIGGERS = {"prometheus": ["prometheus"] * 2 + ["external-push"], "external-push": ["external-push"] * 2}
@@ -100,12 +101,13 @@ def test_replicas_follow_the_load(scene: Scene, measured: Callable[[str], None])
     cluster.eventually(lambda: scene.triggers() == TRIGGERS[scene.source], f"KEDA is told by {scene.source}")
     services.wait(NAME, "ScalingReady", "True")
     assert services.pods(NAME) == []
-    with cluster.proxy(NAMESPACE, NAME) as url:
-        with holding(scene.release, NAMESPACE, NAME):
-            first = scene.seconds_until(1)
-            services.wait_ready(NAME)
+    with cluster.proxy(NAMESPACE, NAME) as url, ExitStack() as held:
+        held.enter_context(holding(scene.release, NAMESPACE, NAME))
+        first = scene.seconds_until(1)
+        services.wait_ready(NAME)
         with Load(url, services.status(NAME)["model"], clients=1) as calm:
             cluster.eventually(lambda: calm.done, "the service answers")
+            held.close()
             with Load(url, calm.model, clients=CLIENTS) as burst:
                 second = scene.seconds_until(2)
                 services.wait_ready(NAME, MOST, seconds=180)
@@ -117,8 +119,8 @@ def test_replicas_follow_the_load(scene: Scene, measured: Callable[[str], None])
     cluster.eventually(lambda: not services.pods(NAME), "nobody asks, and no replica is left", seconds=90)
     assert calm.failures == []
     assert burst.failures == []
-    decisions = [(one["from"], one["to"]) for one in services.status(NAME)["scaling"]["lastDecisions"]]
-    assert {(0, 1), (1, 3), (1, 0)} <= set(decisions), "what was done can be read off the status"
+    decisions = services.status(NAME)["scaling"]["lastDecisions"]
+    assert {0, MOST} <= {one["to"] for one in decisions}, "what was done can be read off the status"
     measured(
         f"KEDA by {scene.source}: {len(calm.done) + len(burst.done)} requests, all answered; a held request's pod "
         f"came after {first:.1f} s, a burst's after {second:.1f} s (the HPA controller looks every {HPA_SYNC})"

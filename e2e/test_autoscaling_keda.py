@@ -74,7 +74,9 @@ def chat(bare_cluster: Cluster, release: Release) -> Iterator[Services]:  # noqa
     bare_cluster.apply(namespace(NAMESPACE))
     engine = {"maxNumSeqs": 2, "maxModelLen": 512}
     bare_cluster.apply(service(NAME, NAMESPACE, DEMO, replicas=0, engine=engine, autoscaling=AUTOSCALING))
-    yield Services(bare_cluster, NAMESPACE)
+    services = Services(bare_cluster, NAMESPACE)
+    services.wait(NAME, "Planned", "True")  # once: the next operators find in its status what was read of the model
+    yield services
     bare_cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=90s")
 
 

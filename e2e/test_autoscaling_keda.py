@@ -34,8 +34,8 @@ AUTOSCALING = {
     "scaleDown": {"stabilizationWindowSeconds": 5},
 }
 TRIGGERS = {"external-push": ["external-push"] * 2, "prometheus": ["prometheus"] * 2 + ["external-push"]}
-"""Where Prometheus tells, the operator still wakes a service at once. The first takes other values than the release has:
-a new operator starts for it, and finds KEDA's kinds at once instead of within a minute."""
+"""Where Prometheus tells, the operator still wakes a service at once. The first takes values that the release does not
+have: a new operator starts for it, and finds KEDA's kinds at once instead of within a minute."""
 
 
 @dataclass(frozen=True, slots=True)

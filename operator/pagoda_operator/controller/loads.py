@@ -38,6 +38,7 @@ class ServiceLoads:
         self._told: dict[str, _Told | None] = {}  # by the pod's uid; None: asked, and never answered
         self._held: dict[ServiceKey, tuple[int, float]] = {}
         self._news: dict[ServiceKey, asyncio.Event] = {}
+        self._scaled: dict[ServiceKey, tuple[int, bool]] = {}  # the service's changes when it was read, and the answer
 
     # --- told by the scraper -----------------------------------------------------------------------------------------
 
@@ -53,7 +54,9 @@ class ServiceLoads:
     def keep(self, uids: Set[str]) -> None:
         """Forget all other pods, and services that are gone."""
         self._told = {uid: told for uid, told in self._told.items() if uid in uids}
-        self._held = {key: held for key, held in self._held.items() if self._store.service(key) is not None}
+        services = self._store.services()
+        self._held = {key: held for key, held in self._held.items() if key in services}
+        self._scaled = {key: scaled for key, scaled in self._scaled.items() if key in services}
 
     # --- `Loads` -----------------------------------------------------------------------------------------------------
 
@@ -92,10 +95,7 @@ class ServiceLoads:
 
     def known(self) -> Iterator[tuple[str, Load]]:
         """Each service that scales by itself and whose load is known, as `NAMESPACE/NAME`."""
-        for key in sorted(self._store.services()):
-            service = self._store.service(key)
-            if service is None or not service["spec"].get("autoscaling"):
-                continue
+        for key in sorted(filter(self._is_scaled, self._store.services())):
             if (load := self.of(*key)) is not None:
                 yield str(key), load
 
@@ -113,6 +113,16 @@ class ServiceLoads:
         self._held[key] = (requests, _now() + HOLD_SECONDS)
         self._wake(key)
         return True
+
+    def _is_scaled(self, key: ServiceKey) -> bool:
+        """Remembered until the service changes: each scrape asks this of every service."""
+        change = self._store.changes(key)
+        seen, scaled = self._scaled.get(key, (None, False))
+        if seen != change:
+            service = self._store.service(key)
+            scaled = service is not None and bool(service["spec"].get("autoscaling"))
+            self._scaled[key] = (change, scaled)
+        return scaled
 
     def _wake(self, key: ServiceKey) -> None:
         if (news := self._news.pop(key, None)) is not None:

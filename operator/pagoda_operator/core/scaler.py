@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from pagoda_operator.api.autoscaling import Autoscaling
@@ -17,42 +16,31 @@ KEDA: Final = "ScaledObject"
 """The kind that a cluster with KEDA serves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scaler:
-    """`source` is None where there is no scaler to be had; `refusal` then says why and what helps."""
+def choose(autoscaling: Autoscaling, facts: Facts, settings: Settings) -> Source | Finding:
+    """KEDA where it is served and has something to ask, else an HPA; unless the spec names one.
 
-    source: Source | None = None
-    refusal: Finding | None = None
-
-    @property
-    def kind(self) -> str | None:
-        """The kind of the child that asks for it."""
-        return None if self.source is None else self.source.kind
-
-
-def choose(autoscaling: Autoscaling, facts: Facts, settings: Settings) -> Scaler:
-    """KEDA where it is served and has something to ask, else an HPA; unless the spec names one."""
+    Where there is no scaler to be had, the finding says why and what helps.
+    """
     if settings.local:
-        return Scaler(refusal=no("LocalMode", "there is no scaler without a cluster; spec.replicas holds"))
+        return no("LocalMode", "there is no scaler without a cluster; spec.replicas holds")
     served, source = KEDA in facts.served, _keda_source(settings)
     if autoscaling.provider == "keda":
         if not served:
             missing = "spec.autoscaling.provider is keda, and this cluster does not serve scaledobjects.keda.sh"
-            return Scaler(refusal=no("KedaAbsent", f"{missing}: install KEDA, or set provider to auto"))
+            return no("KedaAbsent", f"{missing}: install KEDA, or set provider to auto")
         if source is None:
             missing = "KEDA is installed, and the operator has nothing for it to ask"
-            fix = "set the chart's prometheusAddress, or scaler.enabled"
-            return Scaler(refusal=no("NoMetricsSource", f"{missing}: {fix}"))
-        return Scaler(source)
+            return no("NoMetricsSource", f"{missing}: set the chart's prometheusAddress, or scaler.enabled")
+        return source
     if autoscaling.provider == "auto" and served and source is not None:
-        return Scaler(source)
+        return source
     own = settings.external_metrics and not facts.external_metrics_holder
-    return Scaler(Source.EXTERNAL_METRICS if own else Source.POD_METRICS)
+    return Source.EXTERNAL_METRICS if own else Source.POD_METRICS
 
 
 def scaling(service: Object, autoscaling: Autoscaling | None, facts: Facts, settings: Settings) -> Scaling | None:
     """How a service scales now, for the builders; None where nobody scales it."""
-    if autoscaling is None or (source := choose(autoscaling, facts, settings).source) is None:
+    if autoscaling is None or isinstance(source := choose(autoscaling, facts, settings), Finding):
         return None
     authentication, modes = _authentication(autoscaling, settings) if source is Source.PROMETHEUS else (None, ())
     return Scaling(

@@ -47,10 +47,10 @@ def scaling_ready(situation: Situation) -> Finding:
     autoscaling = situation.spec.autoscaling
     if autoscaling is None:
         return yes("Manual", "replicas change by hand: kubectl scale, or spec.replicas")
-    scaler = choose(autoscaling, situation.facts, situation.settings)
-    if scaler.source is None:
-        return scaler.refusal or no("NoScaler", "there is no scaler to be had")
-    finding = _blocked(situation, scaler.source.kind) or _told(situation, autoscaling, scaler.source)
+    source = choose(autoscaling, situation.facts, situation.settings)
+    if isinstance(source, Finding):
+        return source
+    finding = _blocked(situation, source.kind) or _told(situation, autoscaling, source)
     problems = floor(autoscaling, situation.facts.now).problems
     if finding.holds and problems:
         return no("ScheduleInvalid", f"{'; '.join(problems)}. Other than that, {finding.message}")

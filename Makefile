@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 QUESTION ?= What is the capital of France?
 
-.PHONY: help setup demo test test-full e2e check bench bench-operator gpu-check format lint types imports lock crd docs image chart clean
+.PHONY: help setup demo test test-full e2e chaos check bench bench-operator gpu-check format lint types imports lock crd docs image chart clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,11 @@ test-full: $(STAMP) ## The same with every combination: all families of models, 
 e2e: $(STAMP) ## Scenarios on a real control plane, built once into the user's cache
 	$(BIN)/python -m e2e.prerequisites
 	$(BIN)/python -m pytest e2e
+
+chaos: $(STAMP) ## A hundred seeds of bad weather around the operator, which is killed in it (SEEDS=7, SEEDS=0-99)
+	$(BIN)/python -m e2e.prerequisites
+	$(BIN)/python -m pytest e2e/test_faults.py -k chaos --seeds $(SEEDS)
+SEEDS ?= 0-99
 
 bench: $(STAMP) ## This engine beside transformers' generate, on this machine (QUICK=1 for a first look)
 	$(BIN)/python -m bench.compare $(if $(QUICK),--quick)

@@ -5,6 +5,7 @@ Small and apart from the operator's client on purpose: what proves the product m
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -16,6 +17,9 @@ import aiohttp
 Object = dict[str, Any]
 
 LIST_LIMIT_SECONDS = 30.0
+AWAY_SECONDS = 20.0
+"""The API server may be restarted, and nodes and users outlive that: a call is tried again for so long."""
+RETRY_SECONDS = 0.2
 
 
 class ApiError(Exception):
@@ -94,9 +98,20 @@ class Api:
     ) -> Object:
         data = None if body is None else json.dumps(body)
         headers = {} if body is None else {"Content-Type": content_type}
-        async with self._open().request(method, self._url + path, data=data, params=params, headers=headers) as answer:
-            await _raise_refusal(answer)
-            return dict(await answer.json())
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + AWAY_SECONDS
+        while True:
+            try:
+                async with self._open().request(
+                    method, self._url + path, data=data, params=params, headers=headers
+                ) as answer:
+                    await _raise_refusal(answer)
+                    return dict(await answer.json())
+            except (aiohttp.ClientConnectionError, ApiError) as error:
+                away = not isinstance(error, ApiError) or error.code in (500, 503, 504)
+                if not away or loop.time() > deadline:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from e2e.api import Api, Object
 from e2e.background import Background
@@ -101,6 +101,10 @@ class Cluster:
             "KUBERNETES_SERVICE_PORT": str(self.control_plane.port),
             "KUBERNETES_SERVICE_PORT_HTTPS": str(self.control_plane.port),
         }
+
+    def run(self, coroutine: Coroutine[Any, Any, Found], *, seconds: float = 60) -> Found:
+        """The result of a coroutine in the harness' own loop, in which `api` lives."""
+        return self._background.run(coroutine, seconds=seconds)
 
     def add_node(self, machine: Machine) -> None:
         self._background.run(self.agent.add(machine))

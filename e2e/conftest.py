@@ -28,6 +28,16 @@ INSTALLED = pytest.StashKey[float]()
 MEASURED = pytest.StashKey[list[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", default="0-9", help="seeds of chaos to run: `7`, or `0-99`")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        first, _, last = str(metafunc.config.getoption("seeds")).partition("-")
+        metafunc.parametrize("seed", range(int(first), int(last or first) + 1))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A terminated run cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -88,6 +98,14 @@ def release(bare_cluster: cluster.Cluster, hub: ModelHub, request: pytest.Fixtur
 def prometheus(bare_cluster: cluster.Cluster) -> Prometheus:
     """What scrapes engines and operator, at `monitoring.ADDRESS` for pods."""
     return Prometheus(bare_cluster)
+
+
+@pytest.fixture(scope="module")
+def unattended(release: Release) -> Iterator[Release]:
+    """The CRD without an operator, for tests that write into its objects themselves or bring their own."""
+    release.scale(0)
+    yield release
+    release.scale(1)
 
 
 @pytest.fixture

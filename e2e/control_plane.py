@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import yaml
@@ -65,6 +66,19 @@ class ControlPlane:
     def kubeconfig(self) -> Path:
         """The administrator's, for kubectl and helm."""
         return self._folder / "admin.kubeconfig"
+
+    def restart_api_server(self) -> None:
+        """Kill it in the middle of whatever it does; returns once it answers again."""
+        server = self._daemon("kube-apiserver")
+        server.restart()
+        server.wait_until(self._answers, seconds=READY_SECONDS)
+
+    def etcd_stopped(self) -> AbstractContextManager[None]:
+        """While the context is open etcd answers nothing, and so the API server only what it has in memory."""
+        return self._daemon("etcd").stopped()
+
+    def _daemon(self, name: str) -> Daemon:
+        return next(daemon for daemon in self._daemons if daemon.name == name)
 
     def stop(self) -> None:
         """The last started first, so that nothing complains of what is gone already."""
@@ -120,6 +134,8 @@ class ControlPlane:
             "service-account-key-file": str(folder / "accounts.pub"),
             "service-cluster-ip-range": "10.96.0.0/16",
             "allow-privileged": "false",
+            # Not on by default, but OpenShift has it: who blocks an owner's deletion must have a right to.
+            "enable-admission-plugins": "OwnerReferencesPermissionEnforcement",
             "audit-policy-file": str(folder / "audit-policy.yaml"),
             "audit-log-path": str(self.audit_log),
             "audit-log-maxsize": "0",

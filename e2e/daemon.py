@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pagoda_operator.local import launcher
@@ -23,10 +24,13 @@ class Daemon:
     def __init__(self, name: str, command: Sequence[str | Path], *, log: Path) -> None:
         self.name = name
         self.log = log
-        argv = [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), *map(str, command)]
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        self._argv = [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), *map(str, command)]
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
+                self._argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
     @property
@@ -42,6 +46,21 @@ class Daemon:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self.name} is not ready after {seconds:.0f} s:\n{self.tail()}")
             time.sleep(0.05)
+
+    def restart(self) -> None:
+        """SIGKILL, and start again."""
+        self._process.kill()
+        self._process.wait()
+        self._process = self._start()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """SIGSTOP while the context is open: it holds its connections, and answers nobody."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """SIGTERM, SIGKILL if need be; returns when it has ended."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import aiohttp
 from e2e.api import Api, ApiError, Object
 from e2e.informer import Informer, Key, key_of
 from e2e.network import PodNetwork
@@ -118,8 +119,10 @@ class NodeAgent:
                 try:
                     await self._api.patch(f"{LEASES}/{machine.name}", body)
                 except ApiError as error:
-                    if error.code != 404:  # the node was removed meanwhile
+                    if error.code < 500 and error.code != 404:  # the node was removed meanwhile
                         raise
+                except (aiohttp.ClientError, TimeoutError):
+                    pass  # the server is not there at the moment, and the next heartbeat comes
 
     def _secrets_of(self, namespace: str) -> Secrets:
         def value(name: str, key: str) -> str | None:

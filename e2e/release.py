@@ -50,6 +50,10 @@ class Release:
         self._cluster.helm("upgrade", "--install", NAME, str(CHART), "-n", NAMESPACE, "-f", str(values))
         self._cluster.kubectl("rollout", "status", f"deployment/{NAME}", "-n", NAMESPACE, "--timeout=120s")
 
+    def settings(self) -> str:
+        """The operator's settings file, as the chart has it."""
+        return str(self._cluster.get("configmap", f"{NAME}-settings", "-n", NAMESPACE)["data"]["settings.yaml"])
+
     def scale(self, replicas: int) -> None:
         """Run so many operators, and wait until it is so."""
         self._cluster.kubectl("scale", "deployment", NAME, "-n", NAMESPACE, f"--replicas={replicas}")

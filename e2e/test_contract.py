@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from e2e.api import Object
 from e2e.cluster import Cluster
-from e2e.release import Release
 from tests.operator.cluster.cluster_contract import CONTRACT, CONTRACT_OF_TWO
 
 from pagoda_operator.cluster.connection import connect
@@ -38,14 +37,6 @@ class ActingAs(KubernetesCluster):
         if query and "fieldManager" in query:
             query = {**query, "fieldManager": self.manager}
         return await super()._call(verb, resource, method, path, query, body, **rest)
-
-
-@pytest.fixture(scope="module")
-def unattended(release: Release) -> Iterator[None]:
-    """The CRD without an operator, which would write into the objects of these tests."""
-    release.scale(0)
-    yield
-    release.scale(1)
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from pagoda_operator.api.crd import custom_resource_definition
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE
 from pagoda_operator.commands.operator import parser as operator_parser
 from pagoda_operator.controller.metrics import OperatorMetrics
+from pagoda_operator.core.reasons import REASONS
 from pagoda_operator.scaling.load import Load
 
 REPOSITORY = Path(__file__).parents[2]
@@ -104,6 +105,11 @@ def _families() -> ModuleType:
 def operator_flags() -> str:
     """Every flag of `pagoda operator`, but for a default that is this machine's."""
     return _flags(operator_parser(), hide_defaults={"lease_namespace"})
+
+
+def reasons() -> str:
+    """Every reason of a condition, a failure or an Event."""
+    return _table(("Reason", "Meaning"), ((f"`{reason}`", meaning) for reason, meaning in REASONS.items()))
 
 
 def operator_metrics() -> str:
@@ -252,6 +258,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "engine-refusals": engine_refusals,
     "exit-codes": exit_codes,
     "operator-flags": operator_flags,
+    "reasons": reasons,
     "operator-metrics": operator_metrics,
     "refusals": refusals,
     "spec-fields": spec_fields,

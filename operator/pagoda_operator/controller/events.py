@@ -13,7 +13,7 @@ from pagoda_operator.api.names import FIELD_MANAGER, Object
 from pagoda_operator.cluster.errors import ClusterError
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import EVENT
-from pagoda_operator.controller.ownership import key_of
+from pagoda_operator.controller.ownership import ServiceKey, key_of
 from pagoda_operator.controller.store import condition
 
 logger = logging.getLogger(__name__)
@@ -64,14 +64,31 @@ class EventRecorder:
     def __init__(self, cluster: Cluster, instance: str) -> None:
         self._cluster = cluster
         self._instance = instance
+        self._refused: dict[ServiceKey, str] = {}
+
+    async def status_refused(self, service: Object, message: str) -> None:
+        """Tell, once for each wording, that the status can't be written: it can't say so itself."""
+        key = key_of(service)
+        if self._refused.get(key) == message:
+            return
+        self._refused[key] = message
+        await self._tell(service, "Warning", "StatusRefused", f"the status is old: {message}")
+
+    def forget(self, key: ServiceKey) -> None:
+        """The service is gone."""
+        self._refused.pop(key, None)
 
     async def record(self, before: Object, after: Object) -> None:
         """Tell how a service turned from one state to the next."""
+        self._refused.pop(key_of(after), None)
         for type_, reason, message in turns(before, after):
-            try:
-                await self._cluster.create(EVENT, self._event(after, type_, reason, message))
-            except ClusterError as error:
-                logger.warning("event %s was lost: %s", reason, error, extra={"service": str(key_of(after))})
+            await self._tell(after, type_, reason, message)
+
+    async def _tell(self, service: Object, type_: str, reason: str, message: str) -> None:
+        try:
+            await self._cluster.create(EVENT, self._event(service, type_, reason, message))
+        except ClusterError as error:
+            logger.warning("event %s was lost: %s", reason, error, extra={"service": str(key_of(service))})
 
     def _event(self, service: Object, type_: str, reason: str, message: str) -> Object:
         metadata = service["metadata"]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.status import QueueStatus
-from pagoda_operator.cluster.errors import Conflict, NotFound, Terminating, Unavailable
+from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound, Terminating, Unavailable
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE
 from pagoda_operator.controller.events import EventRecorder
@@ -27,6 +27,7 @@ from pagoda_operator.controller.scrape import Scraper
 from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.tenants import Tenants
 from pagoda_operator.controller.writer import ChildWriter
+from pagoda_operator.core.children import POD_NEEDS
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.plan import Plan
 from pagoda_operator.core.settings import Settings
@@ -106,6 +107,7 @@ class Reconciler:
         service = self._store.service(key)
         if service is None:
             self.writer.forget(key)
+            self._recorder.forget(key)
             self._statuses.pop(key, None)
             self._told_at.pop(key, None)
             self._sound.pop(key, None)
@@ -159,13 +161,27 @@ class Reconciler:
         return None if load is None else QueueStatus(waiting=load.waiting, running=load.running)
 
     async def _carry_out(self, service: Object, plan: Plan) -> bool:
-        """Apply and prune; returns whether any fact is another one now."""
-        changed = False
+        """Apply and prune; returns whether any fact is another one now.
+
+        One child that can't be written does not keep the others from it, but for what pods need, which come first.
+        Raises the first ClusterError.
+        """
+        changed, failures = False, []
         for child in plan.apply:
-            await self._scale_in.before(service, child)
-            changed |= await self.writer.apply(service, child)
+            try:
+                await self._scale_in.before(service, child)
+                changed |= await self.writer.apply(service, child)
+            except (Unavailable, Conflict) as error:
+                if child["kind"] in POD_NEEDS:
+                    raise
+                failures.append(error)
         for ref in plan.delete:
-            changed |= await self.writer.delete(service, ref)
+            try:
+                changed |= await self.writer.delete(service, ref)
+            except (Unavailable, Conflict) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return changed
 
     async def _report(self, service: Object, plan: Plan) -> float | None:
@@ -187,12 +203,15 @@ class Reconciler:
         }
         try:
             written = await self._cluster.apply_status(INFERENCE_SERVICE, wanted)
+        except (Forbidden, Invalid) as refusal:
+            await self._recorder.status_refused(service, refusal.message)
+            raise
         except NotFound:
             logger.debug("deleted while it was reconciled", extra={"service": str(key)})
             return None
         except Conflict as conflict:
             # Another of that name, or a race that the server lost: either way what is live must be looked at again.
-            raise Unavailable(f"the status was not written: {conflict.message}") from conflict
+            raise Conflict(f"the status was not written: {conflict.message}") from conflict
         self._store.put(INFERENCE_SERVICE, written)
         self._statuses[key] = _StatusWrite.of(plan.status, written.get("status", {}))
         self._told_at[key] = asyncio.get_running_loop().time()

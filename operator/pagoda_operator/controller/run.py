@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import platform
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from http import HTTPStatus
 from typing import Final, NoReturn
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.cluster.errors import ClusterError, Forbidden, NotFound, Unavailable
+from pagoda_operator.cluster.errors import ClusterError, Conflict, Forbidden, NotFound, Unavailable
 from pagoda_operator.cluster.interface import Cluster, WatchEvent
 from pagoda_operator.cluster.resources import CHILDREN, INFERENCE_SERVICE, NODE, OPTIONAL, POD, Resource
 from pagoda_operator.controller.api_service import ApiServiceKeeper
@@ -58,7 +59,8 @@ kopf has given up by then."""
 RECONCILE_LIMIT: Final = 120.0
 """Seconds after which a reconcile is given up and tried again: a call that hangs must not hold its service for ever."""
 OUTAGE_DELAY: Final = 30.0
-"""Longest back-off in seconds where the API server is to blame and not the service."""
+RACE_DELAY: Final = 1.0
+"""Longest back-off in seconds where the API server is to blame and not the service; where others were faster."""
 TOGETHER: Final = 0.2
 """Seconds that what children and pods tell waits for more of it."""
 SHORTEST_REQUEUE: Final = 0.5
@@ -336,7 +338,7 @@ class Controller:
             logger.warning("again in %.1f s: %s", delay, error, extra=context)
         except (ClusterError, TimeoutError) as error:
             result = "error"
-            delay = self.queue.add_failed(key)
+            delay = self.queue.add_failed(key, at_most=RACE_DELAY if isinstance(error, Conflict) else math.inf)
             logger.warning("again in %.1f s: %s", delay, str(error) or "it took too long", extra=context)
         except Exception:
             # A bug met by one service must not stop the others; it is told in full, and counted.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound
 from pagoda_operator.cluster.interface import NEVER, Cluster
 from pagoda_operator.cluster.resources import resource_of, resource_of_kind
 from pagoda_operator.controller.ownership import ServiceKey, controls, holder, key_of
@@ -25,10 +25,16 @@ from pagoda_operator.core.plan import ObjectRef
 
 logger = logging.getLogger(__name__)
 
-RETRY_NEW: Final = 60.0
+RETRY_FOREIGN: Final = 60.0
+RETRY_ALLOWED: Final = (2.0, 60.0)
 RETRY_CHANGE: Final = 600.0
-"""Seconds after which it is tried again without an event: to make a child that was refused (a quota may be raised), to
-change one (a claim that can't grow will seldom ever). A place that a foreign object holds has a `Vigil`."""
+"""Seconds after which it is tried again without an event: to find a place free, should its `Vigil` have missed that; to
+do what was not allowed, at first and at last, doubled in between (a quota may be raised, a role given a verb, and an API
+server that has just begun knows no roles yet); to change what can't be so (a claim that can't grow will seldom ever)."""
+
+REPLACED: Final = ("PodDisruptionBudget",)
+"""Kinds that cost nothing to delete and make anew where they can't be mended: somebody set a field that excludes ours,
+and an apply takes no field of others away."""
 
 ChildKey = tuple[str, str]
 """(kind, name), as in `Facts.children`."""
@@ -54,6 +60,7 @@ class ChildWriter:
         self._obstacles: dict[ServiceKey, dict[ChildKey, Obstacle]] = {}
         self._taken: dict[ServiceKey, set[ChildKey]] = {}  # places that foreign objects held when last looked at
         self._settled: dict[ServiceKey, dict[ChildKey, tuple[str, str]]] = {}
+        self._pauses: dict[ServiceKey, dict[ChildKey, float]] = {}
 
     def conflicts(self, key: ServiceKey) -> Mapping[ChildKey, str]:
         """Places of children that foreign objects hold, with a sentence on who holds them."""
@@ -81,6 +88,7 @@ class ChildWriter:
         self._obstacles.pop(key, None)
         self._taken.pop(key, None)
         self._settled.pop(key, None)
+        self._pauses.pop(key, None)
 
     def expire(self, service: Object) -> None:
         """Forget the obstacles that are due: where they still stand, the next attempt finds them again."""
@@ -105,16 +113,26 @@ class ChildWriter:
             if written is None:
                 live = live or await self._find(service, desired)
                 if live is None:
-                    raise Unavailable(f"{child[0]} {child[1]} was there a moment ago, and is gone")
+                    raise Conflict(f"{child[0]} {child[1]} was there a moment ago, and is gone")
                 if self._leave(key, child, wish, live):
                     return False
                 written = await self._write(desired, live)
         except (_Foreign, Forbidden, Invalid) as refusal:
-            retry_at = _monotonic() + (RETRY_NEW if live is None else RETRY_CHANGE)
             foreign = isinstance(refusal, _Foreign)
-            return self._obstruct(key, child, Obstacle(refusal.message, foreign, wish, _generation(service), retry_at))
+            if foreign:
+                pause = RETRY_FOREIGN
+            elif live is None or isinstance(refusal, Forbidden):
+                pause = self._next_pause(key, child)
+            elif desired["kind"] in REPLACED:
+                logger.info("%s %s can't be mended: %s", *child, refusal.message, extra={"service": str(key)})
+                return await self.delete(service, ObjectRef(*child, live["metadata"]["uid"]))
+            else:
+                pause = RETRY_CHANGE
+            obstacle = Obstacle(refusal.message, foreign, wish, _generation(service), _monotonic() + pause)
+            return self._obstruct(key, child, obstacle)
         self._obstacles.get(key, {}).pop(child, None)
         self._taken.get(key, set()).discard(child)
+        self._pauses.get(key, {}).pop(child, None)
         resource = resource_of(desired)
         self._store.put(resource, written)
         self._settled.setdefault(key, {})[child] = (wish, _digest(_shape(trim(resource, written))))
@@ -135,7 +153,7 @@ class ChildWriter:
         except Conflict as conflict:
             # A successor has the name, which our watch will show; or a race that the server lost. Forgotten by us it
             # would be an orphan.
-            raise Unavailable(f"{ref.kind} {ref.name} was not deleted: {conflict.message}") from conflict
+            raise Conflict(f"{ref.kind} {ref.name} was not deleted: {conflict.message}") from conflict
         else:
             logger.info("deleted %s %s", ref.kind, ref.name, extra={"service": str(key)})
         # Should a finalizer hold it a little longer, it is of no interest to us any more.
@@ -169,7 +187,7 @@ class ChildWriter:
         try:
             return await self._cluster.apply(resource_of(desired), meant, force=True)
         except Conflict as conflict:
-            raise Unavailable(f"{desired['kind']} changed under us: {conflict.message}") from conflict
+            raise Conflict(f"{desired['kind']} changed under us: {conflict.message}") from conflict
 
     def _leave(self, key: ServiceKey, child: ChildKey, wish: str, live: Object) -> bool:
         """Whether to leave a child alone although it is not as desired."""
@@ -178,6 +196,12 @@ class ChildWriter:
         # The same wish gave this very object before: the server (admission, normalisation) wants it so. Asking again
         # would only make two controllers fight.
         return self._settled.get(key, {}).get(child) == (wish, _digest(_shape(live)))
+
+    def _next_pause(self, key: ServiceKey, child: ChildKey) -> float:
+        first, last = RETRY_ALLOWED
+        pauses = self._pauses.setdefault(key, {})
+        pauses[child] = min(2 * pauses[child], last) if child in pauses else first
+        return pauses[child]
 
     def _obstruct(self, key: ServiceKey, child: ChildKey, obstacle: Obstacle) -> bool:
         if obstacle.foreign:

@@ -55,16 +55,25 @@ GROUNDS: Final[tuple[Builder, ...]] = (
 """What pods refer to: applied before them."""
 
 POD_NEEDS: Final = ("ServiceAccount", "PersistentVolumeClaim")
-"""Pods would use a foreign object under these kinds' names, so that there are no pods while there is a conflict."""
+"""Pods would use a foreign object under these kinds' names, so that there are no pods while there is a conflict; and
+without one they could not be made, and would only be tried for less and less often."""
 
 
 def wanted(workload: Workload, deployment: Object, facts: Facts, settings: Settings) -> dict[Key, Object]:
     """Every child that there should be, stamped, in the order in which they are applied."""
     built = [build(workload, facts, settings) for build in GROUNDS]
-    if not any(kind in POD_NEEDS for kind, _ in facts.conflicts):
+    if not _pods_lack(facts, key_of(deployment)):
         built.append(deployment)
     built += [scaled_object(workload), horizontal_pod_autoscaler(workload)]
     return {key_of(child): stamped(child) for child in built if child is not None}
+
+
+def _pods_lack(facts: Facts, deployment: Key) -> bool:
+    """Whether pods should not be, or can't be yet: those that there are stay when one of their needs is refused."""
+    if any(kind in POD_NEEDS for kind, _ in facts.conflicts):
+        return True
+    refused = any(key[0] in POD_NEEDS and key not in facts.children for key in facts.refused)
+    return refused and deployment not in facts.children
 
 
 def to_apply(desired: Mapping[Key, Object], live: Mapping[Key, Object]) -> tuple[Object, ...]:

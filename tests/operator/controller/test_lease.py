@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -136,6 +137,36 @@ def test_a_leader_gives_up_before_its_lease_can_be_taken(virtual):
         await leader.acquire()
         await leader.hold()
         assert loop.time() - 20 <= TIMES.renew_deadline
+
+    virtual(scenario())
+
+
+@pytest.mark.parametrize("written", ["1999-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z"])
+def test_the_clock_of_the_holder_does_not_matter(virtual, written):
+    """A Lease stands for its duration after it was last seen to change, whatever time it says."""
+
+    async def scenario():
+        cluster, loop = MemoryCluster(), asyncio.get_running_loop()
+        await elector(cluster, "one").acquire()
+        lease = await cluster.get(LEASE, "pagoda", "pagoda-operator")
+        lease["spec"] |= {"renewTime": written, "acquireTime": written}
+        await cluster.replace(LEASE, lease)
+        crashed = loop.time()
+        await elector(cluster, "two").acquire()
+        assert TIMES.duration <= loop.time() - crashed <= TIMES.duration + 2.2 * TIMES.retry_period
+
+    virtual(scenario())
+
+
+def test_a_leader_knows_by_itself_when_others_may_lead(virtual):
+    async def scenario():
+        cluster = MemoryCluster()
+        leader = elector(Flaky(cluster, [(20, 1e6, True)]), "one")
+        assert not leader.leads()
+        await leader.acquire()
+        assert leader.leads()
+        await leader.hold()
+        assert not leader.leads()
 
     virtual(scenario())
 

@@ -156,3 +156,35 @@ async def test_a_key_that_is_added_first_overtakes_and_is_still_one():
     queue.add("e")
     queue.done("a")
     assert [await queue.get() for _ in range(2)] == ["a", "e"]
+
+
+def test_what_has_been_in_hand_for_long_is_known(virtual):
+    """By it a liveness probe tells a worker that hangs from a queue that is empty."""
+
+    async def scenario():
+        queue = WorkQueue()
+        assert queue.longest_in_hand() == 0.0
+        queue.add("a")
+        queue.add("b")
+        await queue.get()
+        await asyncio.sleep(5)
+        await queue.get()
+        await asyncio.sleep(2)
+        assert queue.longest_in_hand() == 7.0
+        queue.done("a")
+        assert queue.longest_in_hand() == 2.0
+
+    virtual(scenario())
+
+
+def test_an_outage_makes_nobody_wait_long(virtual):
+    """Failures that are not the key's own doing are counted, but their delay has a bound of its own."""
+
+    async def scenario():
+        queue = WorkQueue()
+        delays = [queue.add_failed("a", at_most=30.0) for _ in range(20)]
+        assert delays == sorted(delays)
+        assert delays[-1] == 30.0
+        assert queue.add_failed("a", at_least=60.0, at_most=30.0) == 60.0, "the server's own word counts more"
+
+    virtual(scenario())

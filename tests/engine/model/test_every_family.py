@@ -16,6 +16,9 @@ from pagoda_engine.model.checkpoint import model_class
 from pagoda_engine.model.fused.recognise import NotRecognised, recognise
 from pagoda_engine.sampling_params import SamplingParams
 
+# GPTBigCode of the older end of transformers' range, under the older end of torch's.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 
 

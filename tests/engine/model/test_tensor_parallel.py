@@ -43,6 +43,9 @@ from pagoda_engine.model.parallel.group import Group
 from pagoda_engine.model.parallel.runner import ParallelRunner
 from pagoda_engine.sampling_params import SamplingParams
 
+# GPTBigCode of the older end of transformers' range, under the older end of torch's.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 SEEDED = SamplingParams(temperature=1.0, top_p=0.9, seed=5, prompt_logprobs=2, max_tokens=12, ignore_eos=True)
 PROMPTS = [[5, 6, 7], list(range(3, 60)), [*range(3, 40), 99, 98], [200], [17] * 33]

@@ -29,8 +29,8 @@ RETRY_FOREIGN: Final = 60.0
 RETRY_ALLOWED: Final = (2.0, 60.0)
 RETRY_CHANGE: Final = 600.0
 """Seconds after which it is tried again without an event: to find a place free, should its `Vigil` have missed that; to
-do what was not allowed, at first and at last, doubled in between (a quota may be raised, a role given a verb, and an API
-server that has just begun knows no roles yet); to change what can't be so (a claim that can't grow will seldom ever)."""
+do what was not allowed, at first and at last, doubled in between (a quota may be raised, a role given a verb, an API
+server that has just begun knows no roles); to change what can't be so (a claim that can't grow will seldom ever)."""
 
 REPLACED: Final = ("PodDisruptionBudget",)
 """Kinds that cost nothing to delete and make anew where they can't be mended: somebody set a field that excludes ours,

@@ -37,12 +37,16 @@ class Daemon:
     def pid(self) -> int:
         return self._process.pid
 
+    def check(self) -> None:
+        """Raises RuntimeError with the end of the log where it has ended."""
+        if (code := self._process.poll()) is not None:
+            raise RuntimeError(f"{self.name} ended with {code}:\n{self.tail()}")
+
     def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
         """Raises RuntimeError with the end of the log where it ends, or is not ready in time."""
         deadline = time.monotonic() + seconds
         while not ready():
-            if (code := self._process.poll()) is not None:
-                raise RuntimeError(f"{self.name} ended with {code}:\n{self.tail()}")
+            self.check()
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self.name} is not ready after {seconds:.0f} s:\n{self.tail()}")
             time.sleep(0.05)

@@ -24,6 +24,7 @@ from typing import Final
 import psutil
 from e2e import machine as harness
 from e2e.binaries import Missing
+from e2e.daemon import Daemon
 from e2e.informer import Key
 
 from bench import machine
@@ -68,7 +69,7 @@ async def _bare(programs: Programs, size: int) -> tuple[float, float]:
         async with _watched(cluster) as watched:
             before, started = sum(process.cpu_times()[:2]), time.time()
             keys = await apply(cluster.api, wanted)
-            await watched.all_ready(keys, PATIENCE)
+            await watched.all_ready(keys, PATIENCE, lambda: None)
             return max(watched.ready_at[key] for key in keys) - started, sum(process.cpu_times()[:2]) - before
 
 
@@ -89,12 +90,11 @@ async def _operator(
         command += [f"--kubeconfig={cluster.kubeconfig}", f"--settings={cluster.settings}"]
         environment = {"HF_ENDPOINT": cluster.hub.url, "POD_NAMESPACE": "pagoda-system"}
         operator = cluster.daemon("operator", command, PYTHONPATH=os.pathsep.join(sys.path), **environment)
-        process = psutil.Process(operator.pid)
         async with _watched(cluster) as watched:
             edited = await apply(cluster.api, [service("edited", number) for number in range(EDITED)])
-            await watched.all_ready(edited, PATIENCE)
+            await watched.all_ready(edited, PATIENCE, operator.check)
             await asyncio.sleep(SETTLE_SECONDS)
-            row = await _storm(cluster, watched, process, size, edited, baseline, bare_cpu)
+            row = await _storm(cluster, watched, operator, size, edited, baseline, bare_cpu)
         if options.logs:
             operator.stop()
             for log in (operator.log, cluster.audit_log):
@@ -105,17 +105,18 @@ async def _operator(
 async def _storm(
     cluster: FakeCluster,
     watched: Watched,
-    process: psutil.Process,
+    operator: Daemon,
     size: int,
     edited: Sequence[Key],
     baseline: float,
     bare_cpu: float,
 ) -> Row:
+    process = psutil.Process(operator.pid)
     editor, ended = Editor(cluster.api, edited), asyncio.Event()
     editing = asyncio.create_task(editor.edit_until(ended, STORM_PAUSE))
     cpu, started = sum(process.cpu_times()[:2]), time.time()
     keys = await apply(cluster.api, [service("svc", number) for number in range(size)])
-    await watched.all_ready(keys, PATIENCE)
+    await watched.all_ready(keys, PATIENCE, operator.check)
     cpu = sum(process.cpu_times()[:2]) - cpu
     ended.set()
     await editing

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from e2e.api import Api, Object
@@ -15,6 +16,7 @@ NAMESPACES: Final = 10
 REPLICAS: Final = 5
 AT_ONCE: Final = 32
 """Services that the user's client applies at a time."""
+CHECK_SECONDS: Final = 1.0
 MODEL: Final = "hf://tests/tiny"
 
 
@@ -48,13 +50,15 @@ class Watched:
     async def run(self) -> None:
         await self._informer.run()
 
-    async def all_ready(self, keys: Iterable[Key], seconds: float) -> None:
-        """Returns once each of them has been Ready. Raises TimeoutError."""
+    async def all_ready(self, keys: Iterable[Key], seconds: float, check: Callable[[], None]) -> None:
+        """Returns once each of them has been Ready. Raises TimeoutError, and what `check` raises now and then."""
         waiting = set(keys)
         async with asyncio.timeout(seconds):
             while waiting := {key for key in waiting if key not in self.ready_at}:
+                check()
                 self._wake.clear()
-                await self._wake.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), CHECK_SECONDS)
 
     def _changed(self, obj: Object, gone: bool) -> None:
         conditions = obj.get("status", {}).get("conditions", ())

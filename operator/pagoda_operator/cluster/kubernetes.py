@@ -49,7 +49,10 @@ OnCall = Callable[[str, Resource, int, float], None]
 
 
 class KubernetesCluster:
-    """`Cluster` over HTTP. `connections` bounds the calls in flight, `timeout` is for one attempt, in seconds."""
+    """`Cluster` over HTTP. `connections` bounds the calls in flight, `timeout` is for one attempt, in seconds.
+
+    There are more connections than workers, so that the Lease never waits for theirs.
+    """
 
     def __init__(
         self,
@@ -57,7 +60,7 @@ class KubernetesCluster:
         *,
         on_call: OnCall | None = None,
         timeout: float = 30.0,
-        connections: int = 16,
+        connections: int = 32,
     ) -> None:
         self.connection = connection
         self._session = connection.session(connections)

@@ -3,8 +3,7 @@
     ClusterError
     ├── NotFound        no such object, or no such kind or namespace                      404
     ├── AlreadyExists   `create` met an object of that name                               409
-    ├── Conflict        the object is not the one that was meant: resourceVersion, uid    409
-    │   └── FieldConflict   another field manager owns a field that was applied       409
+    ├── Conflict        another field manager, resourceVersion or uid stands in the way   409
     ├── Expired         the continuation of a list, or a watch's start, is too old        410
     ├── Terminating     the namespace is being deleted: nothing is made in it any more    403
     ├── Forbidden       not allowed: RBAC, a ResourceQuota                                403
@@ -12,7 +11,7 @@
     └── Unavailable     no answer, or none for now; the same call may succeed later       401, 408, 429, 5xx, silence
 
 `Forbidden` and `Invalid` have one reader, the user: their message is the server's own and ends in a condition.
-`Unavailable` and a plain `Conflict` have one reader, the work queue, which waits and tries again. 401 is among
+`Unavailable` and `Conflict` have one reader, the work queue, which waits and tries again. 401 is among
 them since tokens rotate.
 """
 
@@ -40,15 +39,11 @@ class AlreadyExists(ClusterError):
 
 
 class Conflict(ClusterError):
-    """An optimistic lock that failed: `replace` by resourceVersion, `delete` by uid.
+    """Somebody else owns a field that was applied without force, or the object is not the one that was meant.
 
-    An API server answers so too when it lost a race of its own: nothing was written, and what is live must be looked
-    at again.
+    The latter is an optimistic lock that failed: `replace` by resourceVersion, `delete` by uid. An API server answers
+    so too when it lost a race of its own: nothing was written, and what is live must be looked at again.
     """
-
-
-class FieldConflict(Conflict):
-    """Another field manager owns a field that was applied without force; the message names both."""
 
 
 class Expired(ClusterError):

@@ -87,7 +87,7 @@ class Cluster(Protocol):
     async def apply(self, resource: Resource, obj: Object, *, force: bool) -> Object:
         """Server-side apply: create the object, or make the given fields so and forget those applied earlier.
 
-        Without `force`, raises FieldConflict with a message naming manager and field where another field manager owns a
+        Without `force`, raises Conflict with a message naming manager and field where another field manager owns a
         field with another value; with it, takes the field over. `metadata.uid` and `metadata.resourceVersion`, where
         given, are preconditions: raises Conflict when the object has another one. A uid also means that there is such
         an object, the version NEVER that there is none yet.

@@ -24,7 +24,6 @@ from pagoda_operator.cluster.errors import (
     ClusterError,
     Conflict,
     Expired,
-    FieldConflict,
     Forbidden,
     Invalid,
     NotFound,
@@ -270,8 +269,6 @@ def error_of(status: int, answer: bytes, retry_after: str | None = None) -> Clus
         message, reason, causes = f"HTTP {status}: {answer[:200].decode(errors='replace')}", "", []
     if status == 409 and reason == "AlreadyExists":
         return AlreadyExists(message, status=status)
-    if status == 409 and any(cause.get("reason") == "FieldManagerConflict" for cause in causes):
-        return FieldConflict(message, status=status)
     if status == 422 and any(cause.get("field") == "metadata.uid" for cause in causes):
         # A patch's uid is no precondition to validation but a field like others, which can't be changed.
         return Conflict(message, status=status)

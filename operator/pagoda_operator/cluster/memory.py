@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from pagoda_operator.api.names import FIELD_MANAGER, Object
 from pagoda_operator.cluster.admission import Key, admitted, invalid, key_of, main_part, named, ownable, without_nulls
-from pagoda_operator.cluster.errors import AlreadyExists, Conflict, FieldConflict
+from pagoda_operator.cluster.errors import AlreadyExists, Conflict
 from pagoda_operator.cluster.field_ownership import Clash, Manager, Owners, apply, update
 from pagoda_operator.cluster.interface import Change, Objects, WatchEvent
 from pagoda_operator.cluster.resources import ALL, OPTIONAL, Resource
@@ -181,8 +181,8 @@ def _check_version(resource: Resource, key: Key, wanted: Object, live: Stored | 
         )
 
 
-def _conflict(clashes: list[Clash]) -> FieldConflict:
+def _conflict(clashes: list[Clash]) -> Conflict:
     if len(clashes) == 1:
-        return FieldConflict(f"Apply failed with 1 conflict: {clashes[0]}", status=409)
+        return Conflict(f"Apply failed with 1 conflict: {clashes[0]}", status=409)
     listed = "\n".join(f"- {clash}" for clash in clashes)
-    return FieldConflict(f"Apply failed with {len(clashes)} conflicts:\n{listed}", status=409)
+    return Conflict(f"Apply failed with {len(clashes)} conflicts:\n{listed}", status=409)

@@ -8,7 +8,7 @@ import asyncio
 
 import pytest
 
-from pagoda_operator.cluster.errors import AlreadyExists, Conflict, FieldConflict, Invalid, NotFound
+from pagoda_operator.cluster.errors import AlreadyExists, Conflict, Invalid, NotFound
 from pagoda_operator.cluster.interface import NEVER
 from pagoda_operator.cluster.resources import (
     DEPLOYMENT,
@@ -319,7 +319,7 @@ async def served_kinds_are_known(cluster, namespace):
 
 async def others_field_is_a_conflict_unless_forced(cluster, other, namespace):
     await other.apply(SERVICE_ACCOUNT, account(namespace, labels={"a": "theirs", "b": "theirs"}), force=False)
-    with pytest.raises(FieldConflict, match=r"conflict with \"[^\"]+\".*\.metadata\.labels\.a"):
+    with pytest.raises(Conflict, match=r"conflict with \"[^\"]+\".*\.metadata\.labels\.a"):
         await cluster.apply(SERVICE_ACCOUNT, account(namespace, labels={"a": "ours"}), force=False)
     after = await cluster.apply(SERVICE_ACCOUNT, account(namespace, labels={"a": "ours"}), force=True)
     assert after["metadata"]["labels"] == {"a": "ours", "b": "theirs"}
@@ -344,7 +344,7 @@ async def drift_by_an_update_is_a_conflict_and_repaired_by_force(cluster, other,
         live["metadata"]["labels"] = {"added": "by-hand"}
 
     await changed_by_hand(other, DEPLOYMENT, namespace, drift)
-    with pytest.raises(FieldConflict, match="image"):
+    with pytest.raises(Conflict, match="image"):
         await cluster.apply(DEPLOYMENT, deployment(namespace), force=False)
     after = await cluster.apply(DEPLOYMENT, deployment(namespace), force=True)
     assert after["spec"]["template"]["spec"]["containers"][0]["image"] == "i"

@@ -53,13 +53,6 @@ def test_a_taken_name_is_told_from_a_lost_race():
     assert type(error_of(409, status(409, "Conflict"))) is errors.Conflict
 
 
-def test_a_field_of_another_manager_is_told_from_a_lost_race():
-    """Only the former is for the user to mend; the latter is tried again."""
-    causes = [{"reason": "FieldManagerConflict", "message": 'conflict with "helm"', "field": ".spec.replicas"}]
-    answer = {"kind": "Status", "reason": "Conflict", "message": "1 conflict", "details": {"causes": causes}}
-    assert type(error_of(409, json.dumps(answer).encode())) is errors.FieldConflict
-
-
 def test_another_uid_is_another_object_and_no_mistake_in_the_spec():
     """The API server answers an apply for an object that was replaced meanwhile by 422, not by 409."""
     causes = [{"reason": "FieldValueInvalid", "field": "metadata.uid"}, {"reason": "x", "field": "spec.selector"}]

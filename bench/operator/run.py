@@ -196,18 +196,15 @@ def main(argv: Sequence[str]) -> int:
         print(f"bench-operator: {missing}", file=sys.stderr)
         return 2
     now = datetime.datetime.now(datetime.UTC)
-    rows = [asyncio.run(measure(found, size, options)) for size in options.sizes]
-    facts = {
-        "date": now.isoformat(timespec="seconds"),
-        "commit": machine.commit(_REPOSITORY),
-        "machine": machine.facts(),
-    }
-    path = (
-        options.output
-        or _REPOSITORY / "bench" / "results" / f"operator-{now:%Y-%m-%d}-{facts['commit'] or 'none'}.json"
-    )
-    path.write_text(json.dumps({**facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
-    print(table(rows))
+    commit = machine.commit(_REPOSITORY)
+    facts = {"date": now.isoformat(timespec="seconds"), "commit": commit, "machine": machine.facts()}
+    path = options.output or _REPOSITORY / "bench" / "results" / f"operator-{now:%Y-%m-%d}-{commit or 'none'}.json"
+    rows: list[Row] = []
+    for size in options.sizes:
+        rows.append(asyncio.run(measure(found, size, options)))
+        # After each size, so that whoever ends this early keeps what there is.
+        path.write_text(json.dumps({**facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        print(table(rows), flush=True)
     print(f"written to {path}")
     return 0
 

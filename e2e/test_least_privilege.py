@@ -119,14 +119,16 @@ def foreign(child: Object, name: str) -> Object:
 
 def make_ready(rig: Rig, name: str) -> None:
     """Say of pods that never ran that they are ready, as a kubelet would, and dear: their costs have to be written."""
-    label = f"{SELECTOR}={name}"
-    for pod in rig.cluster.objects("pods", "-n", rig.name, "-l", label):
-        pod_name = pod["metadata"]["name"]
-        rig.patch("Pod", pod_name, {"metadata": {"annotations": {ANNOTATION: "9"}}})
-        rig.patch("Pod", f"{pod_name}/status", {"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
-    rig.cluster.eventually(
-        lambda: (rig.get("InferenceService", name) or {})["status"].get("readyReplicas") == 2, f"{name} is ready"
-    )
+
+    def ready() -> bool:
+        for pod in rig.cluster.objects("pods", "-n", rig.name, "-l", f"{SELECTOR}={name}"):
+            pod_name = pod["metadata"]["name"]
+            rig.patch("Pod", pod_name, {"metadata": {"annotations": {ANNOTATION: "9"}}})
+            rig.patch("Pod", f"{pod_name}/status", {"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+        found = rig.get("InferenceService", name) or {}
+        return bool(found.get("status", {}).get("readyReplicas") == 2)
+
+    rig.cluster.eventually(ready, f"two replicas of {name} are ready")
 
 
 @pytest.mark.usefixtures("keda")

@@ -7,6 +7,9 @@ PYTHON ?= python3
 DOCKER ?= docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 UV_VERSION := 0.13.9
+# Tests that run at once; those of a file stay together, since they share what is slow to start.
+JOBS ?= 2
+SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -31,10 +34,10 @@ demo: $(STAMP) ## Serve a real model on this machine and ask it a question (KEEP
 	@$(BIN)/pagoda local up -f examples/smollm2.yaml $(if $(KEEP),,--ask "$(QUESTION)")
 
 test: $(STAMP) ## Unit, property and product tests: no cluster, no GPU
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest -m "not full" $(SIDE_BY_SIDE)
 
 test-full: $(STAMP) ## The same with every combination: all families of models, whole grids of shapes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 e2e: $(STAMP) ## Scenarios on a real control plane, built once into the user's cache
 	$(BIN)/python -m e2e.prerequisites

@@ -26,6 +26,15 @@ NAME = "chat"
 API_SERVICE = "v1beta1.external.metrics.k8s.io"
 SECRET = "pagoda-external-metrics"
 HPA_CONTROLLER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
+RIGHTS = {
+    ("apiservices", "create"),
+    ("apiservices", "get"),
+    ("apiservices", "patch"),
+    ("clusterroles", "get"),
+    ("configmaps", "get"),
+    ("secrets", "get"),
+    ("secrets", "update"),
+}
 FOREIGN = {
     "apiVersion": "apiregistration.k8s.io/v1",
     "kind": "APIService",
@@ -112,8 +121,12 @@ def test_a_group_that_somebody_else_has_is_left_to_them_until_it_is_free(service
     ours = cluster.eventually(lambda: api_service(cluster), "the group is ours, and the API server reaches us")
     assert ours["spec"]["service"]["namespace"] == SYSTEM
     cluster.eventually(lambda: metrics_of(services) == {"External"}, "the HPA goes by our metrics")
+    cluster.kubectl("patch", "apiservice", API_SERVICE, "--type=merge", "-p", '{"spec": {"groupPriorityMinimum": 7}}')
     services.wait_ready(NAME)
     services.wait(NAME, "ScalingReady", "True")
+    cluster.eventually(
+        lambda: cluster.get("apiservice", API_SERVICE)["spec"] == ours["spec"], "what is ours is repaired"
+    )
 
 
 def test_replicas_follow_the_load_and_hold_still_between(services: Services, measured: Callable[[str], None]) -> None:
@@ -146,9 +159,20 @@ def test_replicas_follow_the_load_and_hold_still_between(services: Services, mea
 
 
 def test_turned_off_it_leaves_nothing_behind(services: Services, release: Release) -> None:
-    """The chart's objects go, and with its ClusterRole the APIService, which the chart never knew of."""
-    release.install()
+    """The chart's objects go, and with its ClusterRole the APIService, which the chart never knew of.
+
+    Until then the operator has used each right that the chart gave it for this, and missed none.
+    """
     cluster = services.cluster
+    since = datetime.fromisoformat(cluster.get("namespace", NAMESPACE)["metadata"]["creationTimestamp"])
+    calls = [
+        call
+        for call in requests(cluster.control_plane.audit_log, release.user)
+        if call.time >= since and call.resource in {resource for resource, _ in RIGHTS}
+    ]
+    assert {(call.resource, call.verb) for call in calls} == RIGHTS
+    assert [str(call) for call in calls if not call.is_allowed] == []
+    release.install()
     cluster.eventually(lambda: cluster.find("apiservice", API_SERVICE) is None, "the APIService is collected")
     assert cluster.find("secret", SECRET, "-n", SYSTEM) is None
 

@@ -48,7 +48,7 @@ def test_a_foreign_object_is_never_taken_over(services: Services) -> None:
     cluster.eventually(lambda: services.condition("tiny", "Ready")["reason"] == "NameConflict", "NameConflict")
     assert cluster.get("service", "tiny", *place)["spec"] == before["spec"]
     cluster.kubectl("delete", "service", "tiny", *place)
-    cluster.eventually(lambda: "Service/tiny" in services.children("tiny"), "a Service of ours", seconds=90)
+    cluster.eventually(lambda: "Service/tiny" in services.children("tiny"), "a Service of ours", seconds=10)
 
 
 def test_the_operator_killed_in_the_middle_goes_on(services: Services, release: Release) -> None:

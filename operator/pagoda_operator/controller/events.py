@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 TOLD: Final = ("Planned", "Ready")
 """The conditions whose turns are told."""
-BLOCKED: Final = ("NameConflict", "Refused")
+BLOCKED: Final = ("NameConflict", "Refused", "RolloutBlocked")
 """Reasons that are news even for a service that was never ready: somebody has to do something."""
 MESSAGE_LIMIT: Final = 1024
 """Characters that the API allows in an Event's message."""

@@ -15,6 +15,8 @@ UNPLANNED = ("Planned", "False", "NoGpuFits", "96 GiB do not fit 80 GiB")
 STARTING = ("Ready", "False", "Starting", "0 of 1")
 READY = ("Ready", "True", "Serving", "1 of 1")
 CONFLICT = ("Ready", "False", "NameConflict", "Service qwen exists")
+ROLLING = ("Ready", "False", "RollingOut", "replicas of the former spec are being replaced")
+BLOCKED = ("Ready", "False", "RolloutBlocked", "no GPU is free")
 FAILURE = {"reason": "OutOfMemory", "message": "CUDA out of memory"}
 
 
@@ -28,6 +30,7 @@ FAILURE = {"reason": "OutOfMemory", "message": "CUDA out of memory"}
         (state(STARTING), state(READY), [("Normal", "Ready", "1 of 1")]),
         (state(READY), state(STARTING), [("Warning", "Starting", "0 of 1")]),
         (state(STARTING), state(CONFLICT), [("Warning", "NameConflict", "Service qwen exists")]),
+        (state(ROLLING), state(BLOCKED), [("Warning", "RolloutBlocked", "no GPU is free")]),
         (state(PLANNED, READY), state(PLANNED, READY), []),
         (state(CONFLICT), state(CONFLICT), []),
         (state(STARTING), state(STARTING, failure=FAILURE), [("Warning", "OutOfMemory", "CUDA out of memory")]),

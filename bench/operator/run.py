@@ -32,7 +32,7 @@ from bench.operator import audit, bare, documents
 from bench.operator.cluster import OPERATOR, PODS_PER_NODE, FakeCluster, Programs, programs
 from bench.operator.results import Row, table
 from bench.operator.services import REPLICAS, Editor, Watched, apply, make_namespaces, service
-from pagoda_operator.controller.run import WORKERS
+from pagoda_operator.controller.workers import WORKERS
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 SIZES: Final = (10, 100, 1000)

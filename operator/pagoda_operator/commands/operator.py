@@ -21,9 +21,9 @@ from pagoda_engine.contract import ExitCode
 from pagoda_operator.cluster.connection import NotConfigured, connect
 from pagoda_operator.cluster.kubernetes import KubernetesCluster
 from pagoda_operator.controller.health import Checks, serve_health
-from pagoda_operator.controller.lease import LeaseElector
+from pagoda_operator.controller.lease import LeadershipLost, LeaseElector
 from pagoda_operator.controller.metrics import OperatorMetrics
-from pagoda_operator.controller.run import Controller, LeadershipLost
+from pagoda_operator.controller.run import Controller
 from pagoda_operator.controller.sweep import WatchSilent
 from pagoda_operator.controller.watch import KopfSource
 from pagoda_operator.core.settings import Settings

@@ -35,6 +35,10 @@ class LeaseTimes:
     retry_period: float = 2.0
 
 
+class LeadershipLost(Exception):
+    """Another operator leads, or may: this one must not write any more."""
+
+
 class LeaseElector:
     """`acquire`, then `hold` until it returns, then stop all work at once; `release` on a clean way out."""
 

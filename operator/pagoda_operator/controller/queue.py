@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -48,6 +48,11 @@ class WorkQueue(Generic[Key]):
             self._dirty[key] = entry = _Entry(not first, next(self._tickets), key)
             if key not in self._in_hand:
                 self._ready.put_nowait(entry)
+
+    def add_all(self, keys: Iterable[Key]) -> None:
+        """`add` each of these."""
+        for key in keys:
+            self.add(key)
 
     def add_after(self, key: Key, delay: float) -> None:
         """Add `key` in `delay` seconds. A key has one timer: of two the earlier one stands."""

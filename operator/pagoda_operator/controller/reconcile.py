@@ -18,6 +18,7 @@ from pagoda_operator.api.status import QueueStatus
 from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound, Terminating, Unavailable
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE
+from pagoda_operator.controller.cluster_facts import ClusterFacts
 from pagoda_operator.controller.events import EventRecorder
 from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.models import ModelReader
@@ -69,6 +70,7 @@ class Reconciler:
         planner: Planner,
         settings: Settings,
         *,
+        cluster_facts: ClusterFacts,
         models: ModelReader,
         scraper: Scraper,
         loads: ServiceLoads,
@@ -76,17 +78,11 @@ class Reconciler:
         recorder: EventRecorder,
         backlog: Callable[[], int],
     ) -> None:
-        self.served: frozenset[str] = frozenset()
-        """Kinds of optional APIs that the cluster has; whoever runs the discovery sets it."""
-        self.unreadable: dict[str, str] = {}
-        """What the operator may not read -> why; whoever reads fills it."""
-        self.external_metrics_holder = ""
-        self.external_metrics_problem = ""
-        """Who else serves external.metrics.k8s.io, or why nobody reaches ours; whoever asks for the group sets it."""
         self._cluster = cluster
         self._store = store
         self._planner = planner
         self._settings = settings
+        self._cluster_facts = cluster_facts
         self._models = models
         self._loads = loads
         self._recorder = recorder
@@ -139,10 +135,10 @@ class Reconciler:
             nodes=self._store.nodes(),
             reports=self._store.reports(key),
             load=self._load(key),
-            served=self.served,
-            unreadable=self.unreadable,
-            external_metrics_holder=self.external_metrics_holder,
-            external_metrics_problem=self.external_metrics_problem,
+            served=self._cluster_facts.served,
+            unreadable=self._cluster_facts.unreadable,
+            external_metrics_holder=self._cluster_facts.external_metrics_holder,
+            external_metrics_problem=self._cluster_facts.external_metrics_problem,
             conflicts=self.writer.conflicts(key),
             refused=self.writer.refused(key),
             requested=self._tenants.beside(self._store.requested(key)),

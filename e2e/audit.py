@@ -35,11 +35,15 @@ class Request:
         return f"{self.code} {self.verb} {self.resource} {where}"
 
 
-def requests(log: Path, user: str) -> list[Request]:
-    """All requests of the user that were answered so far."""
+def requests(log: Path, user: str, since: datetime | None = None) -> list[Request]:
+    """All requests of the user that were answered so far, or since that moment.
+
+    Of a whole run some are refused although the right is there: by an API server that has just been started again.
+    """
     # A line that is being written has no end yet.
     lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [_request(event) for event in map(json.loads, lines) if event["user"].get("username") == user]
+    found = [_request(event) for event in map(json.loads, lines) if event["user"].get("username") == user]
+    return [request for request in found if since is None or request.time >= since]
 
 
 def _request(event: Object) -> Request:

@@ -79,6 +79,7 @@ class NodeAgent:
             if worker.pod["spec"].get("nodeName") == name:
                 worker.stop(0)
         await self._api.delete(f"/api/v1/nodes/{name}")
+        await self._api.delete(f"{LEASES}/{name}")  # a kubelet's is owned by its Node, and goes with it
 
     def pod(self, key: Key) -> Object | None:
         return self._pods.items.get(key)

@@ -89,7 +89,7 @@ class Controller:
         self.loads = ServiceLoads(self.store)
         """The services' loads, for scalers to ask, also while another instance leads."""
         self._scraper = Scraper(self.store, self.queue.add, self.loads, fetch=fetch)
-        self._tenants = Tenants(cluster, self.store, namespaces)
+        self._tenants = Tenants(cluster, self.store, self.queue.add_all, namespaces)
         self._reconciler = Reconciler(
             cluster,
             self.store,

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NoReturn
 
 from pagoda_operator.cluster.errors import ClusterError
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import POD
-from pagoda_operator.controller.ownership import MANAGED_BY
+from pagoda_operator.controller.ownership import MANAGED_BY, ServiceKey
 from pagoda_operator.controller.sources import namespaces_for
-from pagoda_operator.controller.store import Store
+from pagoda_operator.controller.store import Store, condition
 from pagoda_operator.core.pods import is_over
 from pagoda_operator.planner.gpus import gpu_count, gpus_asked
 
@@ -29,11 +29,19 @@ PAUSE: Final = 0.5
 
 
 class Tenants:
-    """`beside` adds what was found to what our own pods hold."""
+    """`beside` adds what was found to what our own pods hold. `changed` is called with the services that may have
+    waited for other numbers than those before."""
 
-    def __init__(self, cluster: Cluster, store: Store, namespaces: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        changed: Callable[[Iterable[ServiceKey]], None],
+        namespaces: Sequence[str] = (),
+    ) -> None:
         self._cluster = cluster
         self._store = store
+        self._changed = changed
         self._namespaces = namespaces
         self._held: Mapping[str, int] = {}
 
@@ -58,7 +66,13 @@ class Tenants:
             if gpus := await self._held_on(name):
                 held[name] = gpus
             await asyncio.sleep(PAUSE)
-        self._held = held
+        if held != self._held:
+            self._held = held
+            self._changed([key for key in self._store.services() if not self._is_settled(key)])
+
+    def _is_settled(self, key: ServiceKey) -> bool:
+        service = self._store.service(key)
+        return condition(service, "WorkloadReady").get("status") == "True"
 
     async def _held_on(self, node: str) -> int:
         held = 0

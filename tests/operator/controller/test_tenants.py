@@ -7,7 +7,7 @@ import pytest
 from pagoda_operator.cluster.errors import Forbidden
 from pagoda_operator.cluster.memory import MemoryCluster
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, NODE, POD
-from pagoda_operator.controller.ownership import MANAGED_BY
+from pagoda_operator.controller.ownership import MANAGED_BY, ServiceKey
 from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.tenants import Tenants
 
@@ -26,6 +26,10 @@ def pod(name, node_name, gpus, *, labels=None, phase="Running", before=0):
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": {"phase": phase}}
 
 
+def ignored(_keys):
+    """Nobody waits here."""
+
+
 @pytest.fixture
 def scene(virtual, recording):
     """Counts what these nodes and pods make: the numbers, and what was read for them."""
@@ -42,7 +46,7 @@ def scene(virtual, recording):
             for number in range(services):
                 metadata = {"name": f"s{number}", "namespace": "default", "uid": f"u{number}", "resourceVersion": "1"}
                 store.put(INFERENCE_SERVICE, {"metadata": metadata})
-            tenants = Tenants(cluster, store, namespaces)
+            tenants = Tenants(cluster, store, ignored, namespaces)
             await tenants.look()
             return tenants.beside(own or {}), len(cluster.reads)
 
@@ -91,7 +95,7 @@ def test_a_cluster_that_refuses_is_asked_again_and_the_last_numbers_stay(virtual
         metadata = {"name": "s", "namespace": "default", "uid": "u", "resourceVersion": "1"}
         store.put(INFERENCE_SERVICE, {"metadata": metadata})
         await cluster.create(POD, pod("a", "n1", 2))
-        tenants = Tenants(cluster, store)
+        tenants = Tenants(cluster, store, ignored)
         running = asyncio.create_task(tenants.run())
         await asyncio.sleep(10)
         cluster.refuses = True
@@ -103,5 +107,24 @@ def test_a_cluster_that_refuses_is_asked_again_and_the_last_numbers_stay(virtual
         assert tenants.beside({}) == {"n1": 3}
         running.cancel()
         await asyncio.wait([running])
+
+    virtual(scenario())
+
+
+def test_services_that_may_have_waited_are_looked_at_when_the_numbers_change(virtual):
+    async def scenario():
+        cluster, store, told = MemoryCluster(), Store(), []
+        store.put(NODE, await cluster.create(NODE, node("n1", 8)) | {"status": node("n1", 8)["status"]})
+        for name, truth in (("rolls", "False"), ("serves", "True")):
+            metadata = {"name": name, "namespace": "default", "uid": name, "resourceVersion": "1"}
+            status = {"conditions": [{"type": "WorkloadReady", "status": truth}]}
+            store.put(INFERENCE_SERVICE, {"metadata": metadata, "status": status})
+        tenants = Tenants(cluster, store, told.append)
+        await tenants.look()
+        assert told == [], "nothing is held, as before"
+        await cluster.create(POD, pod("a", "n1", 2))
+        for _ in range(2):
+            await tenants.look()
+        assert told == [[ServiceKey("default", "rolls")]], "once"
 
     virtual(scenario())

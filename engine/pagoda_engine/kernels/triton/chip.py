@@ -48,8 +48,8 @@ def decode_tile(group: int, dim: int, value_dim: int, itemsize: int) -> Tile:
     """
     full = itemsize == 4
     rows = 16 if full else _power(group, 16, 64)
-    # Masks of padded columns take registers, which 64 rows have none left of.
-    crowded = full or (rows == 64 and dim != _power(dim, 16))
+    # Masks of padded columns take registers, which 64 rows have none left of; wide rows take Ada's shared memory.
+    crowded = full or (rows == 64 and (dim != _power(dim, 16) or max(dim, value_dim) > 128))
     tokens = _tokens(dim, value_dim, _ELEMENTS // 2 if crowded else _ELEMENTS)
     return Tile(rows, min(128, tokens), warps=4, stages=5)
 

@@ -35,8 +35,8 @@ DECISIVE = {
     "heads": [(8, 2), (64, 1)],
     "types": [*GRID["types"], ("float16", "float16")],
 }
-SPILLED = {80: 128, 89: 128, 90: 0}  # bytes a thread; tiles are made for Hopper
-CROWDED = (64, 1)  # heads; beside them few registers are left for sinks, and for the masks of padded columns
+SPILLED = {80: 128, 89: 128, 90: 8}  # bytes a thread; tiles are made for Hopper, where 0 is usual
+CROWDED = (64, 1)  # heads; beside them few registers are left for sinks, masks of padded columns, wide accumulators
 
 
 def spelled(case):
@@ -45,6 +45,8 @@ def spelled(case):
 
 
 def possible(case):
+    if case["capability"] == 89 and case["dtype"] == "float32" and case["heads"] == CROWDED and max(case["dims"]) > 128:
+        return False  # 64 queries of 256 float32 each leave 1.3 KiB too few of Ada's shared memory; no model is so
     return case["capability"] >= 89 or case["cache"] != "float8_e4m3fn"  # float8 came with Ada and Hopper
 
 
@@ -69,7 +71,8 @@ def check(found):
     for case, kernel in found:
         assert kernel["shared"] <= SHARED[case["capability"]], (case, kernel)
         if kernel["kernel"] in ("_decode", "_prefill") and case["dtype"] != "float32":
-            spilled = 128 if case["heads"] == CROWDED else SPILLED[case["capability"]]
+            crowded = 256 if max(case["dims"]) > 128 else 128
+            spilled = crowded if case["heads"] == CROWDED else SPILLED[case["capability"]]
             assert kernel["stack"] <= spilled, (case, kernel)
             assert kernel["wide_copies"], (case, kernel)
             assert kernel["warp_group_products"] or kernel["warp_products"], (case, kernel)

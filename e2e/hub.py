@@ -299,7 +299,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        limit = weather.cut_after.popleft() if weather and weather.cut_after else len(body)
+        # A body that ends before the place of the next cut leaves that cut to a longer one.
+        cut = bool(weather and weather.cut_after) and weather.cut_after[0] < len(body)
+        limit = weather.cut_after.popleft() if cut else len(body)
         for start in range(0, min(limit, len(body)), _PIECE):
             piece = body[start : min(start + _PIECE, limit)]
             self.wfile.write(piece)

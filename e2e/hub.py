@@ -300,8 +300,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         # A body that ends before the place of the next cut leaves that cut to a longer one.
-        cut = bool(weather and weather.cut_after) and weather.cut_after[0] < len(body)
-        limit = weather.cut_after.popleft() if cut else len(body)
+        cuts: deque[int] = weather.cut_after if weather else deque()
+        limit = cuts.popleft() if cuts and cuts[0] < len(body) else len(body)
         for start in range(0, min(limit, len(body)), _PIECE):
             piece = body[start : min(start + _PIECE, limit)]
             self.wfile.write(piece)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -25,17 +26,20 @@ class _Entry(Generic[Key]):
 
 
 class WorkQueue(Generic[Key]):
-    """Delays are seconds. `base_delay` doubles with each failure of a key, up to `max_delay`, until `forget`."""
+    """Delays are seconds. `base_delay` doubles with each failure of a key, up to `max_delay`, until `forget`; `spacing`
+    is how long a key that `add_soon` adds is left alone after it was taken in hand."""
 
-    def __init__(self, *, base_delay: float = 0.5, max_delay: float = 300.0) -> None:
+    def __init__(self, *, base_delay: float = 0.5, max_delay: float = 300.0, spacing: float = 1.0) -> None:
         self._base_delay = base_delay
         self._max_delay = max_delay
+        self._spacing = spacing
         self._ready: asyncio.PriorityQueue[_Entry[Key]] = asyncio.PriorityQueue()
         self._dirty: dict[Key, _Entry[Key]] = {}  # to be processed: those in `_ready`, and those added while in hand
         self._tickets = itertools.count()
         self._in_hand: dict[Key, float] = {}  # and since when, in the loop's time
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._taken: OrderedDict[Key, float] = OrderedDict()  # when, of those that were within `spacing`
 
     def __len__(self) -> int:
         """Keys that wait for a hand; those in hand and those with a timer don't count."""
@@ -54,8 +58,15 @@ class WorkQueue(Generic[Key]):
         for key in keys:
             self.add(key)
 
+    def add_soon(self, key: Key, delay: float = 0.0) -> None:
+        """Add `key` in `delay` seconds, and not before its spacing is over: for what comes in flocks, and is looked at
+        together."""
+        free_at = self._taken.get(key, float("-inf")) + self._spacing
+        self.add_after(key, max(delay, free_at - asyncio.get_running_loop().time()))
+
     def add_after(self, key: Key, delay: float) -> None:
-        """Add `key` in `delay` seconds. A key has one timer: of two the earlier one stands."""
+        """Add `key` in `delay` seconds, unless it is taken in hand before that, for whatever reason: whoever does so
+        finds out anew when to look again. A key has one timer: of two the earlier one stands."""
         if delay <= 0:
             return self.add(key)
         loop = asyncio.get_running_loop()
@@ -86,9 +97,14 @@ class WorkQueue(Generic[Key]):
         entry = await self._ready.get()
         while self._dirty.get(entry.key) is not entry:  # it was moved to the front, and taken there
             entry = await self._ready.get()
-        key = entry.key
+        key, now = entry.key, asyncio.get_running_loop().time()
         del self._dirty[key]
-        self._in_hand[key] = asyncio.get_running_loop().time()
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer.cancel()
+        self._in_hand[key] = self._taken[key] = now
+        self._taken.move_to_end(key)
+        while now - next(iter(self._taken.values())) > self._spacing:
+            self._taken.popitem(last=False)
         return key
 
     def done(self, key: Key) -> None:

@@ -61,7 +61,7 @@ class _StatusWrite:
 
 
 class Reconciler:
-    """`reconcile` is called with one key at a time each, by any number of workers; `backlog` says how many wait."""
+    """`reconcile` is called with one key at a time each, by any number of workers."""
 
     def __init__(
         self,
@@ -76,7 +76,6 @@ class Reconciler:
         loads: ServiceLoads,
         tenants: Tenants,
         recorder: EventRecorder,
-        backlog: Callable[[], int],
     ) -> None:
         self._cluster = cluster
         self._store = store
@@ -90,10 +89,10 @@ class Reconciler:
         self._tenants = tenants
         self._scale_in = ScaleIn(cluster, store, scraper.ask)
         self._statuses: dict[ServiceKey, _StatusWrite] = {}
-        self._told_at: dict[ServiceKey, float] = {}
+        self._untold: dict[ServiceKey, float] = {}
+        """Services whose status is another one than is written, and since when."""
         self._sound: dict[ServiceKey, tuple[str, int | None]] = {}
         """Uid and generation of services whose spec names a model that can be asked for."""
-        self._backlog = backlog
 
     async def reconcile(self, key: ServiceKey) -> float | None:
         """Bring one service a step nearer to its spec; returns seconds until it wants another look without an event.
@@ -105,7 +104,7 @@ class Reconciler:
             self.writer.forget(key)
             self._recorder.forget(key)
             self._statuses.pop(key, None)
-            self._told_at.pop(key, None)
+            self._untold.pop(key, None)
             self._sound.pop(key, None)
             return None
         if "deletionTimestamp" in service["metadata"]:
@@ -184,9 +183,10 @@ class Reconciler:
         """Write the status where it changed; returns seconds until it may be written where that has to wait."""
         key, live = key_of(service), service.get("status", {})
         if plan.status == live or self._statuses.get(key) == _StatusWrite.of(plan.status, live):
+            self._untold.pop(key, None)
             return None
         now = asyncio.get_running_loop().time()
-        wait = self._told_at.setdefault(key, now) + pause(self._backlog()) - now
+        wait = self._untold.setdefault(key, now) + pause(len(self._untold)) - now
         # Without a cluster a write costs nothing, and somebody looks on.
         if wait > 0 and not self._settings.local and not is_urgent(live, plan.status):
             return wait
@@ -210,6 +210,6 @@ class Reconciler:
             raise Conflict(f"the status was not written: {conflict.message}") from conflict
         self._store.put(INFERENCE_SERVICE, written)
         self._statuses[key] = _StatusWrite.of(plan.status, written.get("status", {}))
-        self._told_at[key] = asyncio.get_running_loop().time()
+        self._untold.pop(key, None)
         await self._recorder.record(service, written)
         return None

@@ -88,7 +88,7 @@ class Controller:
         self._models = ModelReader(cluster, self.queue.add, inspect=inspect)
         self.loads = ServiceLoads(self.store)
         """The services' loads, for scalers to ask, also while another instance leads."""
-        self._scraper = Scraper(self.store, self.queue.add, self.loads, fetch=fetch)
+        self._scraper = Scraper(self.store, self.queue.add_soon, self.loads, fetch=fetch)
         self._tenants = Tenants(cluster, self.store, self.queue.add_all, namespaces)
         self._reconciler = Reconciler(
             cluster,
@@ -101,7 +101,6 @@ class Controller:
             loads=self.loads,
             tenants=self._tenants,
             recorder=EventRecorder(cluster, instance=platform.node()),
-            backlog=self.queue.__len__,
         )
         self._workers = Workers(self.queue, self._reconciler, elector, self._metrics)
         self._vigil = Vigil(cluster, self._reconciler.writer.held, self._place_is_free)

@@ -1,7 +1,7 @@
-"""When a status that changed is written: its headlines at once, its details together, and the later the more is to do.
+"""When a status that changed is written: its headlines at once, its details together, and the later the more there are.
 
 A service on its way to Ready changes its details a dozen times in a few seconds, and each of them would be a write that
-another service waits for.
+another service waits for. So details wait a moment for what comes next, and services share a rate of writes for them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Final
 from pagoda_operator.api.names import Object
 
 PAUSE: Final = 2.0
-PAUSE_A_SERVICE: Final = 0.1
+PAUSE_A_SERVICE: Final = 0.2
 LONGEST_PAUSE: Final = 60.0
-"""Seconds that details wait: in an idle cluster, more for each service that waits to be looked at, and at most."""
+"""Seconds that details wait: of one service alone, more for each other service whose details wait too, and at most."""
 
 
 def is_urgent(before: Object, after: Object) -> bool:
@@ -25,9 +25,9 @@ def is_urgent(before: Object, after: Object) -> bool:
     return (old["Ready"] == "True") != (new["Ready"] == "True") or new["Planned"] not in ("Unknown", old["Planned"])
 
 
-def pause(waiting: int) -> float:
-    """Seconds that a status' details wait since it was last written, while `waiting` services are to be looked at."""
-    return min(PAUSE + PAUSE_A_SERVICE * waiting, LONGEST_PAUSE)
+def pause(untold: int) -> float:
+    """Seconds that a status' details wait from when the first of them changed, while so many services have such."""
+    return min(PAUSE + PAUSE_A_SERVICE * (untold - 1), LONGEST_PAUSE)
 
 
 def _truths(status: Object) -> dict[str, str]:

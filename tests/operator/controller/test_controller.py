@@ -139,6 +139,7 @@ def test_a_foreign_object_is_not_touched_and_its_end_is_noticed(virtual, recordi
             await world.delete(SERVICE, "default", "qwen", uid=before["metadata"]["uid"])
             await asyncio.sleep(2)
             assert ("apply", "Service", "qwen") in cluster.take_writes(), "at once, although no watch tells of it"
+            await asyncio.sleep(3)
             service = await world.get(INFERENCE_SERVICE, "default", "qwen")
             assert condition(service, "Ready")["reason"] != "NameConflict"
 

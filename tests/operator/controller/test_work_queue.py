@@ -11,7 +11,7 @@ from pagoda_operator.controller.queue import WorkQueue
 
 # One step of a scenario: wait, then do something to a key.
 STEPS = st.lists(
-    st.tuples(st.sampled_from([0.0, 0.1, 0.7, 3.0]), st.sampled_from(["add", "after", "failed"]), st.integers(0, 3)),
+    st.tuples(st.sampled_from([0.0, 0.1, 0.7, 3.0]), st.sampled_from(["add", "soon", "after", "failed"]), st.integers(0, 3)),
     max_size=40,
 )
 
@@ -40,6 +40,8 @@ def test_no_key_is_in_two_hands_and_no_add_is_lost(virtual, steps, workers, leng
             await asyncio.sleep(pause)
             if action == "add":
                 queue.add(key)
+            elif action == "soon":
+                queue.add_soon(key, 0.2)
             elif action == "after":
                 queue.add_after(key, 1.5)
             else:
@@ -106,6 +108,45 @@ def test_of_two_timers_the_earlier_one_stands(virtual):
         queue.done("a")
         await asyncio.sleep(100)
         assert len(queue) == 0, "the others are gone"
+
+    virtual(scenario())
+
+
+def test_what_comes_in_flocks_is_looked_at_together_and_not_at_once_again(virtual):
+    async def scenario():
+        queue, loop, taken = WorkQueue(spacing=1.0), asyncio.get_running_loop(), []
+
+        async def work():
+            while True:
+                key = await queue.get()
+                taken.append(loop.time())
+                queue.done(key)
+
+        worker = asyncio.create_task(work())
+        for _ in range(20):
+            queue.add_soon("a", 0.2)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(10)
+        assert taken == pytest.approx([0.2, 1.2, 2.2])
+        queue.add_soon("a", 0.2)
+        await asyncio.sleep(1)
+        assert taken[3:] == pytest.approx([12.2]), "alone it waits for no one"
+        queue.add("a")
+        await asyncio.sleep(0)
+        assert taken[4:] == pytest.approx([13.0]), "who is in a hurry does not wait"
+        worker.cancel()
+
+    virtual(scenario())
+
+
+def test_a_key_that_was_taken_in_hand_before_its_timer_is_not_taken_again(virtual):
+    async def scenario():
+        queue = WorkQueue()
+        queue.add_after("a", 5)
+        queue.add("a")
+        queue.done(await queue.get())
+        await asyncio.sleep(10)
+        assert len(queue) == 0
 
     virtual(scenario())
 

@@ -13,6 +13,7 @@ from pagoda_operator.cluster.resources import INFERENCE_SERVICE, resource_of
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.plan import Plan, plan
 from pagoda_operator.core.settings import Settings
+from pagoda_operator.planner.nodes import Node
 
 MODEL = ModelFacts(
     architecture="LlamaForCausalLM",
@@ -64,8 +65,8 @@ def _living(child: Object) -> Object:
     return child | {"metadata": child["metadata"] | {"uid": "child", "generation": 1}}
 
 
-def _nodes() -> tuple[Object, ...]:
-    return (Machine("node-0", gpu=H100, gpus=8).to_object("10.215.0.1"),)
+def _nodes() -> tuple[Node, ...]:
+    return (Node.of(Machine("node-0", gpu=H100, gpus=8).to_object("10.215.0.1")),)
 
 
 def _status(service: Object, made: Plan) -> list[object]:

@@ -13,7 +13,7 @@ from pagoda_operator.builders.metadata import labels, selector
 from pagoda_operator.builders.probes import probes
 from pagoda_operator.builders.resources import engine_resources, pull_resources, shm_size
 from pagoda_operator.builders.workload import Workload
-from pagoda_operator.planner.gpus import PRODUCT_LABEL
+from pagoda_operator.planner.nodes import PRODUCT_LABEL
 
 ENGINE_CONTAINER: Final = "engine"
 MODEL_CONTAINER: Final = "model"

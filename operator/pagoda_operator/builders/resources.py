@@ -5,7 +5,7 @@ from __future__ import annotations
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.quantity import canonical, gib
 from pagoda_operator.builders.workload import Workload
-from pagoda_operator.planner.gpus import GPU_RESOURCE
+from pagoda_operator.planner.nodes import GPU_RESOURCE
 
 
 def engine_resources(workload: Workload) -> Object:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
+from pydantic_core import from_json, to_json
 from yarl import URL
 
 from pagoda_operator.api.names import FIELD_MANAGER, Object
@@ -187,7 +188,7 @@ class KubernetesCluster:
         url = URL(
             f"{self.connection.configuration.host}{path}" + (f"?{urlencode(query)}" if query else ""), encoded=True
         )
-        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        data = None if body is None else to_json(body)
         for attempt in range(ATTEMPTS):
             headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": FIELD_MANAGER}
             if authorization := await self.connection.authorization():
@@ -246,7 +247,7 @@ def _ignore(verb: str, resource: Resource, status: int, seconds: float) -> None:
 
 def _object(answer: bytes) -> Object:
     try:
-        document = json.loads(answer)
+        document = from_json(answer)
     except ValueError as error:
         raise Unavailable(f"what answered is no API server: {answer[:200].decode(errors='replace')}") from error
     if not isinstance(document, dict):

@@ -7,9 +7,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Resource:
-    """One kind in one version. `group` is empty for the core API."""
+    """One kind in one version. `group` is empty for the core API. Each is one of the constants below, and equal to
+    itself alone: keys are made of them, by the thousand."""
 
     group: str
     version: str

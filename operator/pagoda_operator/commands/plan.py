@@ -21,6 +21,7 @@ from pagoda_operator.api.validation import validate
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.plan import Plan, plan
 from pagoda_operator.core.settings import Settings
+from pagoda_operator.planner.nodes import Node
 
 INSPECT: Final = (sys.executable, "-m", "pagoda_engine.cli", "inspect")
 """Reads a model's facts; a process of its own, so that the operator imports nothing of the engine."""
@@ -82,9 +83,9 @@ def _services(path: Path) -> list[Object]:
     return services
 
 
-def _nodes(path: Path) -> tuple[Object, ...]:
+def _nodes(path: Path) -> tuple[Node, ...]:
     items = [item for document in _documents(path) for item in document.get("items", [document])]
-    nodes = tuple(item for item in items if item.get("kind", "Node") == "Node" and "metadata" in item)
+    nodes = tuple(Node.of(item) for item in items if item.get("kind", "Node") == "Node" and "metadata" in item)
     if not nodes:
         raise Refusal(f"{path} holds no Node; write one with `kubectl get nodes -o yaml`")
     return nodes
@@ -98,7 +99,7 @@ def _documents(path: Path) -> list[dict[str, Any]]:
     return [document for document in documents if isinstance(document, dict)]
 
 
-def _plan(service: Object, nodes: tuple[Object, ...], facts_file: Path | None, settings: Settings) -> Plan:
+def _plan(service: Object, nodes: tuple[Node, ...], facts_file: Path | None, settings: Settings) -> Plan:
     uri = service["spec"]["model"]["uri"]
     text = facts_file.read_text() if facts_file else _inspect(uri)
     facts = Facts(now=datetime.now(UTC), model=ModelFacts.from_json(text), nodes=nodes)

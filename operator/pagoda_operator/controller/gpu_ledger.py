@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Hashable, Iterable
+from typing import Final, Generic, TypeVar
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.planner.gpus import gpus_asked
 
+Key = TypeVar("Key", bound=Hashable)
+
 _OVER: Final = ("Succeeded", "Failed")
 
 
-class GpuLedger:
-    """By node name. Each pod is added once and removed once, in the same state."""
+class GpuLedger(Generic[Key]):
+    """By node name. A pod counts as it was put last, under whatever key it has, until it is dropped."""
 
     def __init__(self) -> None:
+        self._held: dict[Key, tuple[str, int]] = {}
         self._asked: dict[str, int] = {}
 
-    def add(self, pod: Object) -> None:
-        _count(self._asked, pod, 1)
+    def put(self, key: Key, pod: Object) -> None:
+        self.drop(key)
+        node = pod["spec"].get("nodeName")
+        if node and pod.get("status", {}).get("phase") not in _OVER and (gpus := gpus_asked(pod["spec"])):
+            self._held[key] = node, gpus
+            self._asked[node] = self._asked.get(node, 0) + gpus
 
-    def remove(self, pod: Object) -> None:
-        _count(self._asked, pod, -1)
+    def drop(self, key: Key) -> None:
+        """Forget a pod, should it be known."""
+        if key in self._held:
+            node, gpus = self._held.pop(key)
+            _take(self._asked, node, gpus)
 
-    def without(self, pods: Iterable[Object]) -> dict[str, int]:
-        """What all pods but these, which are among them, have asked for."""
+    def without(self, keys: Iterable[Key]) -> dict[str, int]:
+        """What all pods but these have asked for."""
         asked = dict(self._asked)
-        for pod in pods:
-            _count(asked, pod, -1)
+        for key in keys:
+            if key in self._held:
+                _take(asked, *self._held[key])
         return asked
 
 
-def _count(asked: dict[str, int], pod: Object, times: int) -> None:
-    node = pod["spec"].get("nodeName")
-    if not node or pod.get("status", {}).get("phase") in _OVER or not (gpus := gpus_asked(pod["spec"])):
-        return
-    asked[node] = asked.get(node, 0) + times * gpus
+def _take(asked: dict[str, int], node: str, gpus: int) -> None:
+    asked[node] -= gpus
     if not asked[node]:
         del asked[node]

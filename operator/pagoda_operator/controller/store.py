@@ -7,17 +7,18 @@ the operator has just written, and put here itself, is not undone by an event fr
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.interface import Change, WatchEvent
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, NODE, POD, Resource
 from pagoda_operator.controller.gpu_ledger import GpuLedger
-from pagoda_operator.controller.kept import Kept, Shelf, version_of
+from pagoda_operator.controller.kept import Shelf, version_of
 from pagoda_operator.controller.ownership import ServiceKey, concerned, controls, key_of
 from pagoda_operator.controller.trim import trim
 from pagoda_operator.core.facts import PodReport
+from pagoda_operator.planner.nodes import Node
 
 REMEMBERED_DEAD: Final = 4096
 """Uids of deleted objects that are remembered, so that a LIST that began before a deletion can't undo it."""
@@ -39,9 +40,10 @@ class Store:
         self._services: set[ServiceKey] = set()
         self._unplanned: set[ServiceKey] = set()
         self._nodes: set[ObjectKey] = set()
-        self._gpus = GpuLedger()
-        self._nodes_by_name: tuple[Object, ...] | None = None  # until a node changes
+        self._gpus: GpuLedger[ObjectKey] = GpuLedger()
+        self._nodes_by_name: tuple[Node, ...] | None = None  # until a node changes
         self._belongings: dict[ServiceKey, set[ObjectKey]] = {}  # children and pods
+        self._owners: dict[ObjectKey, ServiceKey] = {}  # the same, the other way round
         self._reports: dict[ServiceKey, Mapping[str, PodReport]] = {}
         self._dead: OrderedDict[str, int] = OrderedDict()  # uid and version of the end
         self._changes: Counter[ServiceKey] = Counter()
@@ -63,12 +65,10 @@ class Store:
         if version_of(obj) <= seen:
             return frozenset()
         new = trim(resource, obj)
-        kept = Kept.of(new)
-        if known is not None and (known.uid, known.text) == (kept.uid, kept.text):
-            self._objects.put(key, kept)
+        if not self._objects.put(key, new):
             return frozenset()
         before = self._forget(key)
-        self._remember(key, new, kept)
+        self._remember(key, new)
         return before | self._touched(key, new)
 
     def remove(self, resource: Resource, obj: Object) -> frozenset[ServiceKey]:
@@ -80,6 +80,7 @@ class Store:
         if len(self._dead) > REMEMBERED_DEAD:
             self._dead.popitem(last=False)
         if known is not None and known.uid == uid:
+            self._objects.pop(key)
             self._forget(key)
             if resource == INFERENCE_SERVICE:
                 self._reports.pop(ServiceKey(key.namespace, key.name), None)
@@ -110,13 +111,13 @@ class Store:
 
     def pods(self, key: ServiceKey) -> tuple[Object, ...]:
         """The pods of a service, by name."""
-        pods = (self._objects[belonging] for belonging in self._belongings.get(key, ()) if belonging.resource == POD)
-        return tuple(sorted(pods, key=lambda pod: str(pod["metadata"]["name"])))
+        return tuple(self._objects[pod] for pod in sorted(self._pods(key), key=lambda pod: pod.name))
 
-    def nodes(self) -> tuple[Object, ...]:
+    def nodes(self) -> tuple[Node, ...]:
         """All nodes, by name."""
         if self._nodes_by_name is None:
-            self._nodes_by_name = tuple(self._objects[key] for key in sorted(self._nodes, key=lambda key: key.name))
+            nodes = sorted(self._nodes, key=lambda key: key.name)
+            self._nodes_by_name = tuple(Node.of(self._objects[key]) for key in nodes)
         return self._nodes_by_name
 
     def changes(self, key: ServiceKey) -> int:
@@ -128,7 +129,7 @@ class Store:
 
     def requested(self, key: ServiceKey) -> dict[str, int]:
         """GPUs that the pods of all other services have asked for, by node name."""
-        return self._gpus.without(self.pods(key))
+        return self._gpus.without(self._pods(key))
 
     def object(self, key: ObjectKey) -> Object | None:
         """An object of any kind."""
@@ -149,10 +150,12 @@ class Store:
 
     # --- the indexes -------------------------------------------------------------------------------------------------
 
-    def _remember(self, key: ObjectKey, obj: Object, kept: Kept) -> None:
-        self._objects.put(key, kept)
+    def _pods(self, key: ServiceKey) -> Iterator[ObjectKey]:
+        return (belonging for belonging in self._belongings.get(key, ()) if belonging.resource == POD)
+
+    def _remember(self, key: ObjectKey, obj: Object) -> None:
         if key.resource == POD:
-            self._gpus.add(obj)
+            self._gpus.put(key, obj)
         if key.resource == INFERENCE_SERVICE:
             service = ServiceKey(key.namespace, key.name)
             self._services.add(service)
@@ -163,16 +166,14 @@ class Store:
             self._nodes.add(key)
             self._nodes_by_name = None
         elif (owner := concerned(obj)) is not None:
+            self._owners[key] = owner
             self._belongings.setdefault(owner, set()).add(key)
             self._changes[owner] += 1
 
     def _forget(self, key: ObjectKey) -> frozenset[ServiceKey]:
         """Take an object out of all indexes; returns the service that it belonged to."""
-        obj = self._objects.pop(key)
-        if obj is None:
-            return frozenset()
         if key.resource == POD:
-            self._gpus.remove(obj)
+            self._gpus.drop(key)
         if key.resource == INFERENCE_SERVICE:
             service = ServiceKey(key.namespace, key.name)
             self._services.discard(service)
@@ -182,7 +183,7 @@ class Store:
             self._nodes.discard(key)
             self._nodes_by_name = None
             return frozenset()
-        owner = concerned(obj)
+        owner = self._owners.pop(key, None)
         if owner is None:
             return frozenset()
         self._changes[owner] += 1

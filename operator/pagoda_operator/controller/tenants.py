@@ -19,7 +19,7 @@ from pagoda_operator.controller.ownership import MANAGED_BY, ServiceKey
 from pagoda_operator.controller.sources import namespaces_for
 from pagoda_operator.controller.store import Store, condition
 from pagoda_operator.core.pods import is_over
-from pagoda_operator.planner.gpus import gpu_count, gpus_asked
+from pagoda_operator.planner.gpus import gpus_asked
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Tenants:
 
     async def look(self) -> None:
         """One round. Raises ClusterError; what was known before then stays."""
-        names = [node["metadata"]["name"] for node in self._store.nodes() if gpu_count(node)]
+        names = [node.name for node in self._store.nodes() if node.gpus]
         held: dict[str, int] = {}
         for name in names if self._store.services() else ():
             if gpus := await self._held_on(name):

@@ -9,9 +9,29 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.cluster.resources import NODE, POD, Resource
+from pagoda_operator.cluster.resources import (
+    DEPLOYMENT,
+    NODE,
+    PERSISTENT_VOLUME_CLAIM,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    Resource,
+)
 
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+_POD_METADATA: Final = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "labels",
+    "annotations",
+    "ownerReferences",
+)
+_POD_CONDITIONS: Final = ("PodScheduled", "Ready")
 _CONTAINER_FIELDS: Final = ("name", "image", "ports", "resources")
 _POD_STATUS_DROPPED: Final = ("hostIP", "hostIPs", "podIPs", "qosClass", "observedGeneration")
 _CONTAINER_STATUS_DROPPED: Final = (
@@ -22,11 +42,20 @@ _CONTAINER_STATUS_DROPPED: Final = (
     "allocatedResources",
     "volumeMounts",
 )
+_STATUS_READ: Final[dict[Resource, tuple[str, ...]]] = {
+    DEPLOYMENT: ("observedGeneration", "replicas", "updatedReplicas", "readyReplicas"),
+    PERSISTENT_VOLUME_CLAIM: ("phase",),
+    POD_DISRUPTION_BUDGET: (),
+    SERVICE: (),
+}
+"""What is read of the statuses of children that have long ones."""
 
 
 def trim(resource: Resource, obj: Object) -> Object:
     """A copy of `obj` with what is kept; parts of it are shared with `obj`."""
     metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    if resource == POD:
+        metadata = {key: metadata[key] for key in _POD_METADATA if key in metadata}
     if _LAST_APPLIED in metadata.get("annotations", {}):
         metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != _LAST_APPLIED}
     kept: Object = {"apiVersion": resource.api_version, "kind": resource.kind} | obj | {"metadata": metadata}
@@ -36,6 +65,8 @@ def trim(resource: Resource, obj: Object) -> Object:
     elif resource == NODE:
         metadata.pop("annotations", None)
         kept["status"] = _node_status(obj.get("status", {}))
+    elif resource in _STATUS_READ:
+        kept["status"] = {key: value for key, value in obj.get("status", {}).items() if key in _STATUS_READ[resource]}
     return kept
 
 
@@ -51,6 +82,8 @@ def _pod_spec(spec: Object) -> Object:
 
 def _pod_status(status: Object) -> Object:
     kept: Object = {key: value for key, value in status.items() if key not in _POD_STATUS_DROPPED}
+    if "conditions" in status:
+        kept["conditions"] = [condition for condition in status["conditions"] if condition["type"] in _POD_CONDITIONS]
     for containers in ("initContainerStatuses", "containerStatuses"):
         if containers in status:
             kept[containers] = [

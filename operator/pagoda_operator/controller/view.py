@@ -37,7 +37,7 @@ WATCH_PROVEN: Final = 30.0
 """Seconds: between two discoveries, after a cluster that could not be read, after a watch layer that ended; and after
 which one that was forbidden is taken to be allowed again, since kopf has given up by then."""
 TOGETHER: Final = 0.2
-"""Seconds that what children and pods tell waits for more of it; and longer where the service has just been looked at."""
+"""Seconds that what children and pods tell waits for more of it; longer where it has just been looked at."""
 
 
 class ClusterView:

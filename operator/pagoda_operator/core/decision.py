@@ -15,7 +15,8 @@ from pagoda_operator.core.conditions import Finding, no, unknown, yes
 from pagoda_operator.core.facts import Facts, ModelUnreadable
 from pagoda_operator.core.scaler import scaling
 from pagoda_operator.core.settings import Settings
-from pagoda_operator.planner.gpus import PRODUCT_LABEL, GpuClass, gpu_classes, unlabelled
+from pagoda_operator.planner.gpus import GpuClass, gpu_classes, unlabelled
+from pagoda_operator.planner.nodes import PRODUCT_LABEL
 from pagoda_operator.planner.placement import Unplaced, place
 
 RETRY_SECONDS: Final = 30.0
@@ -96,7 +97,7 @@ def _current_class(service: Object, spec: Spec, facts: Facts, admitted: tuple[Gp
     for gpu in admitted:
         if gpu.product == product:
             return gpu
-    visible = any(node["metadata"].get("labels", {}).get(PRODUCT_LABEL) == product for node in facts.nodes)
+    visible = any(node.labels.get(PRODUCT_LABEL) == product for node in facts.nodes)
     if visible or spec.node_selector.get(PRODUCT_LABEL, product) != product:
         return None
     return GpuClass(product, known.memory_mib, known.gpus_per_node)

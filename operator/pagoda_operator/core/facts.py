@@ -9,6 +9,7 @@ from datetime import datetime
 from pagoda_engine.contract import ModelFacts, Progress
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.status import QueueStatus
+from pagoda_operator.planner.nodes import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Facts:
     children   objects that this service controls, by (kind, name); and a claim that bears its `pagoda.dev/service`
                label and that nobody controls, which is what `spec.cache.retain` leaves
     pods       its pods, any order
-    nodes      every Node of the cluster; none in local mode
+    nodes      every node of the cluster; none in local mode
     model      None while it is being read
     reports    by pod name; a pod that was never asked, or never answered, is absent
     load       all replicas' load at this very moment, where known; for texts that are told once, since it moves all the
@@ -58,7 +59,7 @@ class Facts:
     model: ModelFacts | ModelUnreadable | None = None
     children: Mapping[tuple[str, str], Object] = field(default_factory=dict)
     pods: tuple[Object, ...] = ()
-    nodes: tuple[Object, ...] = ()
+    nodes: tuple[Node, ...] = ()
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     load: QueueStatus | None = None
     served: frozenset[str] = frozenset()

@@ -9,7 +9,8 @@ from typing import Final
 from pagoda_operator.api.names import Object
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.pods import is_leaving, is_over
-from pagoda_operator.planner.gpus import PRODUCT_LABEL, gpus_asked, open_nodes
+from pagoda_operator.planner.gpus import gpus_asked, open_nodes
+from pagoda_operator.planner.nodes import PRODUCT_LABEL
 
 UNLIMITED: Final = 1 << 20
 """Pods: what CPUs have room for is the scheduler's to say."""

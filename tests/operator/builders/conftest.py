@@ -8,6 +8,7 @@ from pagoda_engine.contract import ModelFacts
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.plan import plan
 from pagoda_operator.core.settings import Settings
+from pagoda_operator.planner.nodes import Node
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -101,7 +102,12 @@ def qwen():
         terminationGracePeriodSeconds=120,
     )
     service["spec"]["model"] |= {"name": "qwen", "tokenSecret": {"name": "hub", "key": "token"}}
-    facts = Facts(now=NOW, model=QWEN, nodes=(gpu_node("t4-1"), gpu_node("t4-2")), served=frozenset({"ScaledObject"}))
+    facts = Facts(
+        now=NOW,
+        model=QWEN,
+        nodes=(Node.of(gpu_node("t4-1")), Node.of(gpu_node("t4-2"))),
+        served=frozenset({"ScaledObject"}),
+    )
     proxy = {"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}
     return service, facts, Settings(engine_env=(proxy,), prometheus_address="http://prometheus.example:9090")
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pagoda_operator.cluster.interface import Change, WatchEvent
 from pagoda_operator.cluster.resources import DEPLOYMENT, INFERENCE_SERVICE, NODE, PERSISTENT_VOLUME_CLAIM, POD
 from pagoda_operator.controller.ownership import MANAGED_BY, ServiceKey
-from pagoda_operator.controller.store import Store
+from pagoda_operator.controller.store import ObjectKey, Store
 
 QWEN, LLAMA = ServiceKey("default", "qwen"), ServiceKey("default", "llama")
 LABELS = {**MANAGED_BY, "pagoda.dev/service": "qwen"}
@@ -132,7 +132,7 @@ def test_only_what_planning_reads_is_kept(store):
     store.put(POD, pod("p", 6))
     assert "env" not in store.pods(QWEN)[0]["spec"]["containers"][0]
     store.put(NODE, node())
-    assert "images" not in store.nodes()[0]["status"]
+    assert "images" not in store.object(ObjectKey(NODE, "", "n1"))["status"]
 
 
 def test_what_has_been_seen_is_a_version_a_later_one_or_the_end(store):

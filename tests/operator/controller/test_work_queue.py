@@ -11,7 +11,9 @@ from pagoda_operator.controller.queue import WorkQueue
 
 # One step of a scenario: wait, then do something to a key.
 STEPS = st.lists(
-    st.tuples(st.sampled_from([0.0, 0.1, 0.7, 3.0]), st.sampled_from(["add", "soon", "after", "failed"]), st.integers(0, 3)),
+    st.tuples(
+        st.sampled_from([0.0, 0.1, 0.7, 3.0]), st.sampled_from(["add", "soon", "after", "failed"]), st.integers(0, 3)
+    ),
     max_size=40,
 )
 

@@ -11,6 +11,7 @@ from pagoda_engine.contract import ModelFacts
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.plan import plan
 from pagoda_operator.core.settings import Settings
+from pagoda_operator.planner.nodes import Node
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MODEL = ModelFacts(
@@ -156,6 +157,7 @@ def world():
 def gpu_node():
     def make(name="gpu-1", product="NVIDIA-L4", memory="23034", count="1"):
         labels = {"nvidia.com/gpu.product": product, "nvidia.com/gpu.memory": memory}
-        return {"metadata": {"name": name, "labels": labels}, "status": {"allocatable": {"nvidia.com/gpu": count}}}
+        node = {"metadata": {"name": name, "labels": labels}, "status": {"allocatable": {"nvidia.com/gpu": count}}}
+        return Node.of(node)
 
     return make

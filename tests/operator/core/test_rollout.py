@@ -22,6 +22,13 @@ def gpu_pod(make_ready_pod, name, uri, node="gpu-1", gpus=1):
     return pod
 
 
+def cordoned(world, which):
+    """The world's nodes, of which this one takes no new pod."""
+    nodes = list(world.facts.nodes)
+    nodes[which] = dataclasses.replace(nodes[which], schedulable=False)
+    return tuple(nodes)
+
+
 @pytest.fixture
 def serving(world, gpu_node, make_ready_pod):
     """A service whose replicas, of one GPU each, serve on nodes with so many GPUs."""
@@ -74,7 +81,7 @@ def test_gpus_of_other_tenants_are_not_free(serving):
 
 def test_a_node_that_is_cordoned_has_no_room(serving):
     world = serving(replicas=2, gpus=(2, 2))
-    world.facts.nodes[1]["spec"] = {"unschedulable": True}
+    world.given(nodes=cordoned(world, 1))
     assert bounds(changed(world)) == ONE_BY_ONE
 
 
@@ -153,7 +160,7 @@ def test_what_does_not_serve_is_replaced_at_once(serving):
 def test_no_room_at_all_is_waited_for_even_where_downtime_is_allowed(serving):
     """Ending what serves would win nothing: the only node is cordoned."""
     world = serving(replicas=1, gpus=(1,), spec={"rollout": {"allowDowntime": True}})
-    world.facts.nodes[0]["spec"] = {"unschedulable": True}
+    world.given(nodes=cordoned(world, 0))
     assert bounds(changed(world)) == SURGE
     world.step()
     assert world.reason() == ("False", "RolloutBlocked")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pagoda_operator.local.rollout import Rollout
 from pagoda_operator.planner.gpus import gpus_asked
+from pagoda_operator.planner.nodes import Node
 
 TICK = timedelta(seconds=5)
 LOADING, ENDING = 2, 4
@@ -30,10 +31,12 @@ class Machines:
 
     def objects(self):
         return tuple(
-            {
-                "metadata": {"name": f"n{i}", "labels": PRODUCT},
-                "status": {"allocatable": {"nvidia.com/gpu": str(count)}},
-            }
+            Node.of(
+                {
+                    "metadata": {"name": f"n{i}", "labels": PRODUCT},
+                    "status": {"allocatable": {"nvidia.com/gpu": str(count)}},
+                }
+            )
             for i, count in enumerate(self.gpus)
         )
 

@@ -13,6 +13,7 @@ from pagoda_engine.contract import ModelFacts
 from pagoda_operator.api.names import ASKED_ANNOTATION, TEMPLATE_ANNOTATION, UPGRADE_ANNOTATION
 from pagoda_operator.core.settings import Settings
 from pagoda_operator.core.template import differences, digest
+from pagoda_operator.planner.nodes import Node
 
 KEPT = Path(__file__).parent / "kept"
 """Deployments as released operators left them in clusters. A file is added with a release and never written again."""
@@ -163,7 +164,11 @@ def test_a_deployment_of_a_released_operator_keeps_its_template(world, path):
     found = yaml.safe_load(path.read_text())
     live, name = found["deployment"], found["deployment"]["metadata"]["name"]
     world.service, world.settings = found["service"], Settings(engine_image="pagoda-engine:9.9.9", engine_env=(PROXY,))
-    world.given(model=ModelFacts(**found["model"]), nodes=tuple(found["nodes"]), children={("Deployment", name): live})
+    world.given(
+        model=ModelFacts(**found["model"]),
+        nodes=tuple(map(Node.of, found["nodes"])),
+        children={("Deployment", name): live},
+    )
     world.edit(replicas=3).step()
     deployment = world.child("Deployment", name)
     assert deployment["spec"]["replicas"] == 3, "it was written"

@@ -3,12 +3,13 @@
 import pytest
 
 from pagoda_operator.planner.gpus import GpuClass, gpu_classes, unlabelled
+from pagoda_operator.planner.nodes import Node
 
 TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
 def classes(*nodes, requested=None, selector=None, tolerations=(TOLERATION,)):
-    return gpu_classes(nodes, requested or {}, selector or {}, tolerations)
+    return gpu_classes([Node.of(node) for node in nodes], requested or {}, selector or {}, tolerations)
 
 
 def test_nodes_are_grouped_by_product_and_never_stand_for_one_another(node):
@@ -77,8 +78,8 @@ def test_a_taint_that_only_prefers_excludes_nothing(node):
 def test_gpus_of_unknown_kind_are_named_and_not_guessed(labels):
     node = {"metadata": {"name": "x", "labels": labels}, "status": {"allocatable": {"nvidia.com/gpu": "1"}}}
     assert classes(node) == ()
-    assert unlabelled([node], {}, ()) == ("x",)
-    assert unlabelled([node], {"pool": "cpu"}, ()) == (), "what the pods may not use is no concern"
+    assert unlabelled([Node.of(node)], {}, ()) == ("x",)
+    assert unlabelled([Node.of(node)], {"pool": "cpu"}, ()) == (), "what the pods may not use is no concern"
 
 
 @pytest.mark.parametrize(

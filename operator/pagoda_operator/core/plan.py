@@ -7,7 +7,10 @@ validate -> replicas -> decide (model, GPUs) -> Deployment and other children as
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
+
+from pydantic_core import from_json, to_json
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.spec import Spec
@@ -24,6 +27,8 @@ from pagoda_operator.core.status import blind_status, refused_status, status_of
 
 __all__ = ["ObjectRef", "Plan", "plan"]
 
+SPECS: Final = 1024
+"""Specs that stay read."""
 LONGEST_SLEEP: Final = 900.0
 """Seconds after which the clock is looked at again for a schedule: it may be set meanwhile."""
 
@@ -56,12 +61,11 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
     """
     if "deletionTimestamp" in service["metadata"]:
         return Plan((), (), service.get("status", {}), None, None)
-    asked = _asked(service)
-    if problems := validate(asked):
-        return Plan((), (), refused_status(service, problems, facts), None, None)
+    spec = _spec(to_json(_asked(service)))
+    if isinstance(spec, Invalid):
+        return Plan((), (), refused_status(service, spec.problems, facts), None, None)
     if facts.unreadable:
         return Plan((), (), blind_status(service, facts), None, None)
-    spec = Spec.of(with_defaults(asked))
     wanted_replicas = _replicas(service, spec, facts)
     decision = decide(service, spec, facts, settings, wanted_replicas.count)
     deployment: PlannedDeployment | None = None
@@ -88,6 +92,21 @@ def _asked(service: Object) -> Object:
     copies."""
     asked = {name: service[name] for name in ("apiVersion", "kind", "spec") if name in service}
     return asked | {"metadata": {"name": service["metadata"]["name"]}}
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """What the API server should have refused."""
+
+    problems: tuple[str, ...]
+
+
+@lru_cache(SPECS)
+def _spec(asked: bytes) -> Spec | Invalid:
+    """Read once, since a service is planned for many reasons, of which its spec is seldom one."""
+    service = from_json(asked)
+    problems = validate(service)
+    return Invalid(tuple(problems)) if problems else Spec.of(with_defaults(service))
 
 
 def _look_again(situation: Situation) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pagoda_engine.contract import ModelFacts, Stage
 from pagoda_operator.api.names import SERVICE_LABEL, Object
@@ -42,7 +42,7 @@ def status_of(situation: Situation) -> Object:
     ).to_object()
 
 
-def refused_status(service: Object, problems: list[str], facts: Facts) -> Object:
+def refused_status(service: Object, problems: Sequence[str], facts: Facts) -> Object:
     """The status of a service that should never have passed validation: what there was, and why it stands still."""
     finding = no("Invalid", "; ".join(problems))
     return _standing_still(service, {"Ready": finding, "Planned": finding}, facts)

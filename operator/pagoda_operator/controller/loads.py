@@ -36,20 +36,30 @@ class ServiceLoads:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._told: dict[str, _Told | None] = {}  # by the pod's uid; None: asked, and never answered
+        self._unasked: set[str] | None = None  # of those that served when this process began; None: before that
         self._held: dict[ServiceKey, tuple[int, float]] = {}
         self._news: dict[ServiceKey, asyncio.Event] = {}
         self._scaled: dict[ServiceKey, tuple[int, bool]] = {}  # the service's changes when it was read, and the answer
 
     # --- told by the scraper -----------------------------------------------------------------------------------------
 
+    def begin(self, uids: Set[str]) -> None:
+        """The cluster has been read, and these pods serve: until each was asked, nobody knows its service's load.
+
+        A pod that comes later has done nothing yet, and counts as idle until it tells otherwise.
+        """
+        self._unasked = set(uids)
+
     def heard(self, key: ServiceKey, uid: str, load: Load, *, stands: float) -> None:
         """A pod told its load, which stands for so many seconds."""
         self._told[uid] = _Told(load, _now() + stands)
+        self._was_asked(uid)
         self._wake(key)
 
     def silent(self, uid: str) -> None:
         """A pod did not answer, or not with numbers; those it told before stand while they are young."""
         self._told.setdefault(uid, None)
+        self._was_asked(uid)
 
     def keep(self, uids: Set[str]) -> None:
         """Forget all other pods, and services that are gone."""
@@ -62,10 +72,12 @@ class ServiceLoads:
 
     def of(self, namespace: str, name: str) -> Load | None:
         key = ServiceKey(namespace, name)
-        if self._store.service(key) is None:
+        if self._unasked is None or self._store.service(key) is None:
             return None
-        pods = [pod for pod in self._store.pods(key) if serves(pod) and not is_leaving(pod)]
-        asked = [self._told[uid] for pod in pods if (uid := pod["metadata"]["uid"]) in self._told]
+        serving = [pod["metadata"]["uid"] for pod in self._store.pods(key) if serves(pod) and not is_leaving(pod)]
+        if not self._unasked.isdisjoint(serving):
+            return None
+        asked = [self._told[uid] for uid in serving if uid in self._told]
         known = [told.load for told in asked if told is not None and told.until > _now()]
         if asked and not known:
             return None
@@ -113,6 +125,10 @@ class ServiceLoads:
         self._held[key] = (requests, _now() + HOLD_SECONDS)
         self._wake(key)
         return True
+
+    def _was_asked(self, uid: str) -> None:
+        if self._unasked is not None:
+            self._unasked.discard(uid)
 
     def _is_scaled(self, key: ServiceKey) -> bool:
         """Remembered until the service changes: each scrape asks this of every service."""

@@ -137,6 +137,7 @@ class Scraper:
         """Scrape until cancelled."""
         self._fetch = self._fetch or get
         async with asyncio.TaskGroup() as asking:
+            self._loads.begin({pod.uid for key in self._store.services() for pod in self._reachable(key) if pod.serves})
             # A pod that does not answer holds nobody up but those who wait for the first round.
             if first := self._look(asking):
                 await asyncio.wait(first)

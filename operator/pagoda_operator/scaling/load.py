@@ -29,7 +29,8 @@ class Loads(Protocol):
     """The loads of all services, as last scraped. All on one event loop."""
 
     def of(self, namespace: str, name: str) -> Load | None:
-        """The load of a service; None where nobody knows: there is no such service, or its replicas don't answer.
+        """The load of a service; None where nobody knows: there is no such service, its replicas don't answer, or this
+        process has just begun and has not asked all of them.
 
         A service without replicas has a load: nothing runs, and what is held waits.
         """

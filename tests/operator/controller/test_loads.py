@@ -35,6 +35,7 @@ class Case:
     def __init__(self, *pods, known=True):
         self.store = Store()
         self.loads = ServiceLoads(self.store)
+        self.loads.begin(frozenset())
         if known:
             self.store.put(INFERENCE_SERVICE, SERVICE)
         for each in pods:
@@ -81,6 +82,26 @@ def test_the_load_of_a_service(virtual, case, expected):
 
     async def scenario():
         assert case().load == expected
+
+    virtual(scenario())
+
+
+def test_who_has_just_begun_knows_no_load_until_every_replica_was_asked(virtual):
+    """The 0 of an operator that was started again would take the replicas from under their streams."""
+
+    async def scenario():
+        store = Store()
+        loads = ServiceLoads(store)
+        store.put(INFERENCE_SERVICE, SERVICE)
+        assert loads.of(*KEY) is None, "its pods have not been listed yet"
+        for name in ("a", "b", "silent"):
+            store.put(POD, pod(name))
+        loads.begin({"a", "b", "silent"})
+        loads.heard(KEY, "a", Load(0, 4), stands=10)
+        loads.silent("silent")
+        assert loads.of(*KEY) is None, "what is known of one replica would be taken for all"
+        loads.heard(KEY, "b", Load(0, 2), stands=10)
+        assert loads.of(*KEY) == Load(0, 9)
 
     virtual(scenario())
 
@@ -164,6 +185,7 @@ def test_loads_of_services_that_scale_are_told_to_prometheus():
     """One whose load nobody knows has no series, and one of fixed replicas needs none."""
     store, scaled = Store(), {"autoscaling": {"maxReplicas": 2}}
     loads, metrics = ServiceLoads(store), OperatorMetrics()
+    loads.begin(frozenset())
     metrics.follow_loads(loads.known)
     for name, spec in (("fixed", {}), ("idle", scaled), ("silent", scaled)):
         store.put(INFERENCE_SERVICE, {"metadata": SERVICE["metadata"] | {"name": name, "uid": name}, "spec": spec})

@@ -214,8 +214,12 @@ def test_a_service_that_is_scaled_is_asked_more_often(virtual, spec, period):
 
 
 def test_a_pod_that_does_not_answer_keeps_nobody_else_waiting(virtual):
-    """Its answer takes 3 s to fail; the other one is heard every 2 s all the same."""
+    """Its answer takes 3 s to fail; the other one is heard every 2 s all the same.
+
+    Who scales is not told what one of two does before the other has had its chance to speak.
+    """
     store, asked = Store(), []
+    loads = ServiceLoads(store)
     store.put(INFERENCE_SERVICE, service(autoscaling={"maxReplicas": 3}))
     store.put(POD, pod(1, 1, ready=True, name="hangs"))
     store.put(POD, pod(2, 2, ready=True, name="answers"))
@@ -228,9 +232,12 @@ def test_a_pod_that_does_not_answer_keeps_nobody_else_waiting(virtual):
         return numbers(0, 0)
 
     async def scenario():
-        scraper = Scraper(store, lambda _: None, ServiceLoads(store), fetch=fetch)
+        scraper = Scraper(store, lambda _: None, loads, fetch=fetch)
         running = asyncio.create_task(scraper.run())
+        await asyncio.sleep(2.5)
+        assert loads.of(*KEY) is None
         await scraper.asked_all.wait()
+        assert loads.of(*KEY) == Load(0, 0)
         del asked[:]
         await asyncio.sleep(10)
         assert len(asked) == 5

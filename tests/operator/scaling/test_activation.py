@@ -21,7 +21,9 @@ SERVICE = {"metadata": {"namespace": "default", "name": "qwen", "uid": "u", "res
 def loads():
     store = Store()
     store.put(INFERENCE_SERVICE, SERVICE)
-    return ServiceLoads(store)
+    loads = ServiceLoads(store)
+    loads.begin(frozenset())
+    return loads
 
 
 @pytest.fixture

@@ -84,7 +84,8 @@ class ExternalPush:
 
     def __init__(self, loads: Loads) -> None:
         self._loads = loads
-        self._streams: set[asyncio.Timeout] = set()
+        self._waiting: set[asyncio.Timeout] = set()
+        self._ending = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a gRPC server is given."""
@@ -102,7 +103,8 @@ class ExternalPush:
 
     def end_streams(self) -> None:
         """Let every stream end well, now."""
-        for stream in self._streams:
+        self._ending = True
+        for stream in self._waiting:
             stream.reschedule(asyncio.get_running_loop().time())
 
     async def _is_active(self, request: Any, _: Any) -> Any:
@@ -126,17 +128,22 @@ class ExternalPush:
         trigger = Trigger.of(request)
         load: Load | None = None
         told: bool | None = None
+        ends = asyncio.get_running_loop().time() + STREAM_SECONDS
         with suppress(TimeoutError):
-            async with asyncio.timeout(STREAM_SECONDS) as stream:
-                self._streams.add(stream)
-                try:
-                    while True:
-                        load = await self._loads.other_than(trigger.namespace, trigger.service, load)
-                        if load is not None and (load.requests > 0) is not told:
-                            told = load.requests > 0
-                            await context.write(_activity(load))
-                finally:
-                    self._streams.discard(stream)
+            while not self._ending:
+                load = await self._next_load(trigger, load, ends)
+                if load is not None and (load.requests > 0) is not told:
+                    told = load.requests > 0
+                    await context.write(_activity(load))
+
+    async def _next_load(self, trigger: Trigger, seen: Load | None, ends: float) -> Load | None:
+        """Raises TimeoutError when the stream is to end. A stream ends only here: cut in a write, it would break."""
+        async with asyncio.timeout_at(ends) as waiting:
+            self._waiting.add(waiting)
+            try:
+                return await self._loads.other_than(trigger.namespace, trigger.service, seen)
+            finally:
+                self._waiting.discard(waiting)
 
 
 @asynccontextmanager

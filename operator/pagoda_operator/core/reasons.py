@@ -55,7 +55,7 @@ REASONS: Final[Mapping[str, str]] = {
     "KedaAbsent": "provider is keda, and the cluster has no KEDA",
     "NoMetricsSource": "KEDA is there, and the operator has nothing for it to ask",
     "Paused": "KEDA is told by an annotation to leave the replicas alone",
-    "FallingBack": "KEDA can't read the load, and keeps spec.autoscaling.fallbackReplicas",
+    "FallingBack": "KEDA can't read the load: it removes no replica, and sees to spec.autoscaling.fallbackReplicas",
     "MetricsMissing": "the scaler can't read the load",
     "AdapterAbsent": "nobody serves the metrics API that the HorizontalPodAutoscaler reads",
     "ExternalMetricsAbsent": "the operator's own metrics API does not answer",

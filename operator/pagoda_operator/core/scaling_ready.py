@@ -86,18 +86,20 @@ def _keda(situation: Situation, source: Source, states: States) -> Finding:
         why = "KEDA leaves the replicas alone"
         return no("Paused", f"{why}: remove the annotation autoscaling.keda.sh/paused… of {name}")
     if _is(states, "Fallback", "True"):
-        return _missing(source, "FallingBack", "KEDA can't read the load, and keeps spec.autoscaling.fallbackReplicas")
+        held = "it removes no replica, and sees to spec.autoscaling.fallbackReplicas"
+        return _unread(situation, source, "FallingBack", f"KEDA can't read the load: {held}")
     if _is(states, "Ready", "False"):
         state = states["Ready"]
         if state.get("reason") == "TriggerError":
-            return _missing(source, "MetricsMissing", f"KEDA can't read the load from {READ_FROM[source]}")
-        return no("ScalerNotReady", f"{name}: {_words(state)}")
+            return _unread(situation, source, "MetricsMissing", f"KEDA can't read the load from {READ_FROM[source]}")
+        return no("ScalerNotReady", "; ".join([f"{name}: {_words(state)}", *_credentials(situation)]))
     if _is(states, "HPAActive", "False"):
-        return _missing(source, "MetricsMissing", f"KEDA's HorizontalPodAutoscaler: {_words(states['HPAActive'])}")
+        message = f"KEDA's HorizontalPodAutoscaler: {_words(states['HPAActive'])}"
+        return _unread(situation, source, "MetricsMissing", message)
     if _is(states, "Ready", "True"):
         return yes("Automatic", "KEDA")
     if "Ready" in states and states["Ready"].get("reason"):
-        return _missing(source, "MetricsMissing", f"{name}: {_words(states['Ready'])}", unknown)
+        return _unread(situation, source, "MetricsMissing", f"{name}: {_words(states['Ready'])}", unknown)
     check = "if it stays so, see that KEDA runs, by kubectl get pods -A -l app=keda-operator"
     return unknown("ScalerStarting", f"KEDA has not reported on {name} yet; {check}")
 
@@ -120,7 +122,7 @@ def _hpa(situation: Situation, source: Source, states: States) -> Finding:
         return no("ScaledToZero", f"a HorizontalPodAutoscaler leaves a service without replicas alone; {fix}")
     if any(words in state.get("message", "") for words in ABSENT):
         return _absent(situation, source, state)
-    return _missing(source, "MetricsMissing", f"{name}: {_words(state)}")
+    return no("MetricsMissing", f"{name}: {_words(state)}; {MISSING_FIX[source]}")
 
 
 def _absent(situation: Situation, source: Source, state: Object) -> Finding:
@@ -131,8 +133,21 @@ def _absent(situation: Situation, source: Source, state: Object) -> Finding:
     return no(reason, f"nobody serves custom.metrics.k8s.io ({_words(state)}): {ABSENT_FIX}")
 
 
-def _missing(source: Source, reason: str, message: str, truth: Callable[[str, str], Finding] = no) -> Finding:
-    return truth(reason, f"{message}; {MISSING_FIX[source]}")
+def _unread(
+    situation: Situation, source: Source, reason: str, message: str, truth: Callable[[str, str], Finding] = no
+) -> Finding:
+    """KEDA does not get the load. Its conditions don't say why; its Events on the ScaledObject do."""
+    answer = f"kubectl describe scaledobject {situation.name} has the answer that KEDA got"
+    return truth(reason, "; ".join([message, MISSING_FIX[source], *_credentials(situation), answer]))
+
+
+def _credentials(situation: Situation) -> list[str]:
+    """What else to look at where KEDA authenticates to Prometheus: a wrong secret looks like silence."""
+    workload = situation.decision.workload
+    if workload is None or workload.scaling is None or (reference := workload.scaling.authentication) is None:
+        return []
+    modes = ", ".join(workload.scaling.auth_modes) or "no authModes"
+    return [f"see that {reference['kind']} {reference['name']} exists, and holds what this Prometheus takes ({modes})"]
 
 
 def _notes(situation: Situation, autoscaling: Autoscaling, source: Source) -> list[str]:

@@ -115,7 +115,7 @@ KEDA_SAYS = {
         [condition("Ready", "True"), condition("Fallback", "True", "FallbackExists")],
         "False",
         "FallingBack",
-        "keeps spec.autoscaling.fallbackReplicas",
+        "it removes no replica, and sees to spec.autoscaling.fallbackReplicas",
     ),
     "paused": (
         [condition("Ready", "True"), condition("Paused", "True", "ScaledObjectPaused")],
@@ -145,6 +145,28 @@ def test_what_keda_says_is_passed_on_with_the_fix(world, says, status, reason, w
     assert world.reason("ScalingReady") == (status, reason)
     assert words in world.condition("ScalingReady")["message"]
     assert world.reason() == ("True", "Serving"), "what scales it is not what serves"
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        (condition("Ready", "False", "TriggerError", "Triggers are not working correctly"), "MetricsMissing"),
+        (condition("Fallback", "True", "FallbackExists"), "FallingBack"),
+        (condition("Ready", "False", "ScaledObjectCheckFailed", "username is required"), "ScalerNotReady"),
+    ],
+)
+def test_a_secret_that_prometheus_may_not_take_is_among_what_is_to_be_looked_at(world, says, reason):
+    """To KEDA's conditions a wrong password, an absent one and silence are the same."""
+    world.settings = dataclasses.replace(world.settings, prometheus_address="http://prometheus:9090")
+    authentication = {"name": "mine", "modes": ["basic"]}
+    scaling = {"maxReplicas": 2, "prometheusAuthentication": authentication}
+    world.edit(autoscaling=scaling).given(served=KEDA).run()
+    world.child("ScaledObject")["status"] = {"conditions": [says]}
+    world.step()
+    found = world.condition("ScalingReady")
+    assert (found["status"], found["reason"]) == ("False", reason)
+    fix = "see that TriggerAuthentication mine exists, and holds what this Prometheus takes (basic)"
+    assert fix in found["message"]
 
 
 def told(world, autoscaling, *, served=frozenset(), holder="", **settings):

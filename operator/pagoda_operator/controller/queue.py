@@ -11,9 +11,14 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
+
+SPACING: Final = 1.0
+SPACING_A_KEY: Final = 0.02
+LONGEST_SPACING: Final = 30.0
+"""Seconds between two turns of a key that only `add_soon` adds: at least, for each key that waits so, and at most."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,20 +31,19 @@ class _Entry(Generic[Key]):
 
 
 class WorkQueue(Generic[Key]):
-    """Delays are seconds. `base_delay` doubles with each failure of a key, up to `max_delay`, until `forget`; `spacing`
-    is how long a key that `add_soon` adds is left alone after it was taken in hand."""
+    """Delays are seconds. `base_delay` doubles with each failure of a key, up to `max_delay`, until `forget`."""
 
-    def __init__(self, *, base_delay: float = 0.5, max_delay: float = 300.0, spacing: float = 1.0) -> None:
+    def __init__(self, *, base_delay: float = 0.5, max_delay: float = 300.0) -> None:
         self._base_delay = base_delay
         self._max_delay = max_delay
-        self._spacing = spacing
         self._ready: asyncio.PriorityQueue[_Entry[Key]] = asyncio.PriorityQueue()
         self._dirty: dict[Key, _Entry[Key]] = {}  # to be processed: those in `_ready`, and those added while in hand
         self._tickets = itertools.count()
         self._in_hand: dict[Key, float] = {}  # and since when, in the loop's time
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
-        self._taken: OrderedDict[Key, float] = OrderedDict()  # when, of those that were within `spacing`
+        self._flock: set[Key] = set()  # that `add_soon` added, and nobody has taken in hand since
+        self._taken: OrderedDict[Key, float] = OrderedDict()  # when, of those of the last LONGEST_SPACING
 
     def __len__(self) -> int:
         """Keys that wait for a hand; those in hand and those with a timer don't count."""
@@ -59,9 +63,11 @@ class WorkQueue(Generic[Key]):
             self.add(key)
 
     def add_soon(self, key: Key, delay: float = 0.0) -> None:
-        """Add `key` in `delay` seconds, and not before its spacing is over: for what comes in flocks, and is looked at
-        together."""
-        free_at = self._taken.get(key, float("-inf")) + self._spacing
+        """Add `key` in `delay` seconds, and not too soon after it was last taken in hand: for what comes in flocks, and
+        is looked at together. The more keys wait so, the longer each is left alone."""
+        self._flock.add(key)
+        spacing = min(max(SPACING, SPACING_A_KEY * len(self._flock)), LONGEST_SPACING)
+        free_at = self._taken.get(key, float("-inf")) + spacing
         self.add_after(key, max(delay, free_at - asyncio.get_running_loop().time()))
 
     def add_after(self, key: Key, delay: float) -> None:
@@ -99,11 +105,12 @@ class WorkQueue(Generic[Key]):
             entry = await self._ready.get()
         key, now = entry.key, asyncio.get_running_loop().time()
         del self._dirty[key]
+        self._flock.discard(key)
         if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
         self._in_hand[key] = self._taken[key] = now
         self._taken.move_to_end(key)
-        while now - next(iter(self._taken.values())) > self._spacing:
+        while now - next(iter(self._taken.values())) > LONGEST_SPACING:
             self._taken.popitem(last=False)
         return key
 

@@ -32,9 +32,10 @@ LOADING_PERIOD: Final = 2.0
 SERVING_PERIOD: Final = 5.0
 SCALED_PERIOD: Final = 2.0
 """Seconds between two questions to a pod: on its way, serving, serving for a service that a scaler scales."""
-SERVING_RATE: Final = 25.0
+LOADING_RATE: Final = 50.0
+SERVING_RATE: Final = 20.0
 SCALED_RATE: Final = 100.0
-"""Questions in a second at most, to all pods that serve and to those that are scaled: beyond, the period grows."""
+"""Questions in a second at most, to all pods of such a kind: beyond, the period grows."""
 STANDS: Final = 10.0
 """Seconds that a number stands beyond two missed questions."""
 
@@ -160,14 +161,14 @@ class Scraper:
             alive = {pod.uid for group in self._groups.values() for pod in group.pods}
             self._asked = {uid: asked for uid, asked in self._asked.items() if uid in alive}
             self._loads.keep(alive)
-        quick, slow = self._periods()
+        loading, serving, scaled = self._periods()
         started = []
         for key, group in self._groups.items():
             if fetch is None or group.due_at > now:
                 continue
             for pod in group.pods:
                 if self._state(pod).next_at <= now:
-                    period = (quick if group.scaled else slow) if pod.serves else LOADING_PERIOD
+                    period = (scaled if group.scaled else serving) if pod.serves else loading
                     started.append(asking.create_task(self._ask(key, pod, fetch, period)))
                     self._state(pod).next_at = math.inf  # it is being asked
             group.due_at = min((self._state(pod).next_at for pod in group.pods), default=math.inf)
@@ -195,12 +196,18 @@ class Scraper:
             self._untold.add(key)
         return bool(gone or changed)
 
-    def _periods(self) -> tuple[float, float]:
-        """Seconds between two questions to a pod that serves, of a service that is scaled and of another: scalers want
-        to know sooner than people."""
-        every = sum(group.serving for group in self._groups.values())
-        scaled = sum(group.serving for group in self._groups.values() if group.scaled)
-        return max(SCALED_PERIOD, scaled / SCALED_RATE), max(SERVING_PERIOD, every / SERVING_RATE)
+    def _periods(self) -> tuple[float, float, float]:
+        """Seconds between two questions to a pod that is on its way, that serves, and that serves where a scaler asks:
+        those want to know sooner than people."""
+        groups = self._groups.values()
+        loading = sum(len(group.pods) - group.serving for group in groups)
+        scaled = sum(group.serving for group in groups if group.scaled)
+        serving = sum(group.serving for group in groups) - scaled
+        return (
+            max(LOADING_PERIOD, loading / LOADING_RATE),
+            max(SERVING_PERIOD, serving / SERVING_RATE),
+            max(SCALED_PERIOD, scaled / SCALED_RATE),
+        )
 
     def _pods(self, key: ServiceKey) -> list[_Pod]:
         group = self._groups.get(key)

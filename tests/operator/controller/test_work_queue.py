@@ -116,7 +116,7 @@ def test_of_two_timers_the_earlier_one_stands(virtual):
 
 def test_what_comes_in_flocks_is_looked_at_together_and_not_at_once_again(virtual):
     async def scenario():
-        queue, loop, taken = WorkQueue(spacing=1.0), asyncio.get_running_loop(), []
+        queue, loop, taken = WorkQueue(), asyncio.get_running_loop(), []
 
         async def work():
             while True:
@@ -137,6 +137,29 @@ def test_what_comes_in_flocks_is_looked_at_together_and_not_at_once_again(virtua
         await asyncio.sleep(0)
         assert taken[4:] == pytest.approx([13.0]), "who is in a hurry does not wait"
         worker.cancel()
+
+    virtual(scenario())
+
+
+def test_the_more_keys_come_in_flocks_the_longer_each_is_left_alone(virtual):
+    """So that a thousand services on their way take no more of a processor than fifty."""
+
+    async def scenario():
+        queue, loop, turns = WorkQueue(), asyncio.get_running_loop(), 0
+
+        async def work():
+            nonlocal turns
+            while True:
+                queue.done(await queue.get())
+                turns += 1
+
+        worker = asyncio.create_task(work())
+        while loop.time() < 100:
+            for key in range(1000):
+                queue.add_soon(key, 0.2)
+            await asyncio.sleep(0.5)
+        worker.cancel()
+        assert 4000 < turns < 7000
 
     virtual(scenario())
 

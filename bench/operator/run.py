@@ -38,7 +38,7 @@ _REPOSITORY: Final = Path(__file__).parents[2]
 SIZES: Final = (10, 100, 1000)
 EDITED: Final = 10
 """Services that are there before the others come, and are edited."""
-STORM_PAUSE: Final = 0.5
+STORM_PAUSE: Final = 1.0
 IDLE_PAUSE: Final = 0.2
 IDLE_EDITS: Final = 60
 SETTLE_SECONDS: Final = 20.0

@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.errors import ClusterError, Forbidden, NotFound
 from pagoda_operator.cluster.interface import Cluster, WatchEvent
-from pagoda_operator.cluster.resources import CHILDREN, INFERENCE_SERVICE, NODE, OPTIONAL, POD, Resource
+from pagoda_operator.cluster.resources import CHILDREN, DEPLOYMENT, INFERENCE_SERVICE, NODE, OPTIONAL, POD, Resource
 from pagoda_operator.controller.cluster_facts import ClusterFacts
 from pagoda_operator.controller.metrics import OperatorMetrics
 from pagoda_operator.controller.ownership import ServiceKey
@@ -127,12 +127,14 @@ class ClusterView:
 
     def _take(self, event: WatchEvent) -> None:
         """Take an event in. An edit is looked at before anything else; what children and pods tell comes in flocks, and
-        is looked at together."""
+        is looked at together, but for what makes a service Ready or ends that."""
         for key in self._store.observe(event):
-            if event.resource != INFERENCE_SERVICE:
-                self._queue.add_soon(key, TOGETHER)
-            else:
+            if event.resource == INFERENCE_SERVICE:
                 self._queue.add(key, first=_is_edit(event.object))
+            elif event.resource == DEPLOYMENT and _is_turn(self._store.service(key), event.object):
+                self._queue.add_after(key, TOGETHER)
+            else:
+                self._queue.add_soon(key, TOGETHER)
 
     async def _served(self, resource: Resource) -> bool:
         try:
@@ -180,3 +182,9 @@ def _is_edit(service: Object) -> bool:
     """Whether a service has a status of another generation: its user waits, while a new one has to wait its turn."""
     told = service.get("status", {}).get("observedGeneration")
     return told is not None and told != service["metadata"].get("generation")
+
+
+def _is_turn(service: Object | None, deployment: Object) -> bool:
+    """Whether a service has replicas that answer, and its status says that it has none; or the other way round."""
+    told = (service or {}).get("status", {}).get("readyReplicas")
+    return bool(told) != bool(deployment.get("status", {}).get("readyReplicas"))

@@ -42,6 +42,31 @@ def test_own_writes_are_known_without_an_echo(virtual, recording):
     virtual(scenario())
 
 
+def test_a_replica_that_answers_is_told_at_once_and_other_news_together(virtual):
+    async def scenario():
+        cluster = MemoryCluster()
+        await cluster.create(INFERENCE_SERVICE, qwen())
+        controllers = cluster.acting_as("kube-controller-manager")
+
+        async def tell(**status):
+            deployment = await cluster.get(DEPLOYMENT, "default", "qwen")
+            kind = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "qwen", "namespace": "default"}}
+            status["observedGeneration"] = deployment["metadata"]["generation"]
+            await controllers.apply_status(DEPLOYMENT, kind | {"status": status})
+            await asyncio.sleep(0.3)
+            service = await cluster.get(INFERENCE_SERVICE, "default", "qwen")
+            return service["status"].get("readyReplicas", 0), condition(service, "Ready")["status"]
+
+        async with running(cluster):
+            await asyncio.sleep(30)
+            assert await tell(replicas=1, updatedReplicas=1) == (0, "False")
+            ready = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
+            assert await tell(**ready) == (1, "True"), "although it has just been looked at"
+            assert await tell(**ready | {"readyReplicas": 0}) == (0, "False")
+
+    virtual(scenario())
+
+
 def test_a_deletion_that_no_watch_told_of_is_found_by_the_sweep(virtual, recording):
     async def scenario():
         cluster = recording(MemoryCluster())

@@ -142,7 +142,7 @@ def test_what_comes_in_flocks_is_looked_at_together_and_not_at_once_again(virtua
 
 
 def test_the_more_keys_come_in_flocks_the_longer_each_is_left_alone(virtual):
-    """So that a thousand services on their way take no more of a processor than fifty."""
+    """So that a thousand services on their way take little more of a processor than fifty."""
 
     async def scenario():
         queue, loop, turns = WorkQueue(), asyncio.get_running_loop(), 0
@@ -159,7 +159,7 @@ def test_the_more_keys_come_in_flocks_the_longer_each_is_left_alone(virtual):
                 queue.add_soon(key, 0.2)
             await asyncio.sleep(0.5)
         worker.cancel()
-        assert 4000 < turns < 7000
+        assert 1000 < turns < 5000
 
     virtual(scenario())
 

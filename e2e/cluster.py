@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from e2e.api import Api, Object
 from e2e.background import Background
 from e2e.binaries import Binaries
-from e2e.control_plane import ControlPlane
+from e2e.control_plane import HPA_SYNC, ControlPlane
 from e2e.dns import ClusterDns
 from e2e.egress import EgressProxy
 from e2e.informer import Informer
@@ -44,9 +44,10 @@ class KubectlError(Exception):
 class Cluster:
     """Starts in the constructor; `close` leaves nothing of it behind. One at a time in a process."""
 
-    def __init__(self, binaries: Binaries) -> None:
+    def __init__(self, binaries: Binaries, hpa_sync: str = HPA_SYNC) -> None:
         remove_left_behind()
         self.binaries = binaries
+        self._hpa_sync = hpa_sync
         self.folder = Path(tempfile.mkdtemp(dir=ROOT, prefix=f"{PREFIX}{os.getpid()}-"))
         self.folder.chmod(0o755)
         self._exits = ExitStack()
@@ -60,7 +61,9 @@ class Cluster:
     def _start(self) -> None:
         self.network = PodNetwork()
         self._exits.callback(self.network.close)
-        self.control_plane = ControlPlane(self.binaries, self.folder / "control-plane", self.network.gateway)
+        self.control_plane = ControlPlane(
+            self.binaries, self.folder / "control-plane", self.network.gateway, self._hpa_sync
+        )
         self._exits.callback(self.control_plane.stop)
         self._background = self._exits.enter_context(Background())
         self.api = Api(self.control_plane.url, self.control_plane.admin_token, self.control_plane.ca)

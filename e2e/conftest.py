@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from e2e import binaries, cluster, diagnosis, machine, network, tiny_model
+from e2e.control_plane import HPA_SYNC
 from e2e.hub import ModelHub
 from e2e.monitoring import Prometheus
 from e2e.nodes import Machine
@@ -30,6 +31,7 @@ MEASURED = pytest.StashKey[list[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", default="0-9", help="seeds of chaos to run: `7`, or `0-99`")
+    parser.addoption("--hpa-sync", default=HPA_SYNC, help="how often the HPA controller looks; by default it is 15s")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -64,7 +66,7 @@ def programs(request: pytest.FixtureRequest) -> binaries.Binaries:
 def bare_cluster(programs: binaries.Binaries, request: pytest.FixtureRequest) -> Iterator[cluster.Cluster]:
     """Control plane and nodes, without Pagoda."""
     start = time.monotonic()
-    running = cluster.Cluster(programs)
+    running = cluster.Cluster(programs, request.config.getoption("--hpa-sync"))
     try:
         for one in NODES:
             running.add_node(one)

@@ -28,6 +28,7 @@ USERS = {
 FRONT_PROXY = "front-proxy-client"
 """The common name under which the API server passes requests on to extension servers."""
 HPA_SYNC = "2s"
+"""How often the HPA controller looks. 15 s by default, and tests wait for several of them."""
 READY_SECONDS = 60.0
 CURVE = ("-pkeyopt", "ec_paramgen_curve:P-256")
 AUDIT_POLICY = {
@@ -42,7 +43,8 @@ AUDIT_POLICY = {
 class ControlPlane:
     """Starts in the constructor; `stop` ends all of it. `folder` belongs to it."""
 
-    def __init__(self, binaries: Binaries, folder: Path, address: str) -> None:
+    def __init__(self, binaries: Binaries, folder: Path, address: str, hpa_sync: str = HPA_SYNC) -> None:
+        self.hpa_sync = hpa_sync
         self._binaries = binaries
         self._folder = folder
         self._address = address
@@ -167,8 +169,7 @@ class ControlPlane:
             # The defaults (20 and 30) are made for many machines: here they only make everything late.
             "kube-api-qps": "500",
             "kube-api-burst": "1000",
-            # 15 s by default, and tests wait for several of them.
-            "horizontal-pod-autoscaler-sync-period": HPA_SYNC,
+            "horizontal-pod-autoscaler-sync-period": self.hpa_sync,
         }
 
     def _scheduler_flags(self) -> dict[str, str]:

@@ -8,11 +8,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from e2e.release import Release
+from e2e.release import PORT, Release
 
 REPEAT_SECONDS = 5.0
 """The operator takes its word for 30 s."""
-PORT = 8080
 
 
 @contextmanager

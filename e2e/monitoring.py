@@ -1,13 +1,20 @@
-"""A real Prometheus in the cluster: what the chart's PodMonitor and ServiceMonitor ask for, and PromQL for tests."""
+"""A real Prometheus in the cluster: what the chart's PodMonitor and ServiceMonitor ask for, and PromQL for tests.
+
+It answers nobody without a password, as it does wherever it is shared.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from e2e.api import Object
@@ -18,6 +25,10 @@ NAME = "prometheus"
 PORT = 9090
 ADDRESS = f"http://{NAME}.{NAMESPACE}:{PORT}"
 """As pods reach it."""
+USER = "keda"
+PASSWORD = "sesame"
+HASH = "$2b$04$zVCva140K/7qUISiDUmMDOf3YGlh5ge6lDmUFBInw/RPbSC.1UjAe"
+"""The password as `basic_auth_users` takes it, by bcrypt."""
 SCRAPE_SECONDS = 2
 PORTS = {"pagoda-engine": "http", "pagoda": "health"}
 """The pods' label app.kubernetes.io/name -> the port that the chart's monitor scrapes."""
@@ -38,7 +49,9 @@ class Prometheus:
         self._cluster = cluster
         folder = cluster.folder / NAME
         folder.mkdir()
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(_configuration()))
+        self._configuration = folder / "prometheus.yml"
+        self._configuration.write_text(yaml.safe_dump(_configuration()))
+        (folder / "web.yml").write_text(yaml.safe_dump({"basic_auth_users": {USER: HASH}}))
         self._targets = folder / "targets.json"
         self._found: dict[str, list[Object]] = {}
         cluster.follow("/api/v1/pods", self._pod_changed)
@@ -47,13 +60,13 @@ class Prometheus:
         (pod,) = cluster.objects("pods", "-n", NAMESPACE, "-l", f"app={NAME}")
         self.url = f"http://{pod['status']['podIP']}:{PORT}"
         """As this machine reaches it."""
+        cluster.eventually(self._is_ready, "Prometheus is ready")
 
     def query(self, promql: str) -> list[Sample]:
         """The instant vector that `promql` is now. Raises ValueError with Prometheus' words where it can't be read."""
         body = urllib.parse.urlencode({"query": promql}).encode()
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/query", body, timeout=10) as answer:
-                found = json.load(answer)["data"]
+            found = json.loads(self._ask("/api/v1/query", body))["data"]
         except urllib.error.HTTPError as error:
             raise ValueError(error.read().decode()) from None
         if found["resultType"] != "vector":
@@ -63,6 +76,32 @@ class Prometheus:
     def eventually(self, promql: str, *, seconds: float = 30) -> list[Sample]:
         """The answer, once it holds a sample."""
         return self._cluster.eventually(lambda: self.query(promql), f"{promql} has a sample", seconds=seconds)
+
+    @contextmanager
+    def blind(self) -> Iterator[None]:
+        """While the context is open nothing that it scrapes is kept, so that every series ends."""
+        self._configure(metric_relabel_configs=[{"source_labels": ["__name__"], "regex": ".+", "action": "drop"}])
+        try:
+            yield
+        finally:
+            self._configure()
+
+    def _configure(self, **job: Any) -> None:
+        self._configuration.write_text(yaml.safe_dump(_configuration(**job)))
+        self._ask("/-/reload", b"")
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(self._ask("/-/ready"))
+        except urllib.error.URLError:
+            return False
+
+    def _ask(self, path: str, body: bytes | None = None) -> str:
+        """The text of the answer; a body is POSTed. Raises URLError."""
+        login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        request = urllib.request.Request(self.url + path, body, {"Authorization": f"Basic {login}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return str(answer.read().decode())
 
     def _pod_changed(self, pod: Object, gone: bool) -> None:
         """Tell Prometheus of the targets, which it reads anew when the file is another one."""
@@ -100,9 +139,9 @@ def targets(pod: Object) -> list[Object]:
     ]
 
 
-def _configuration() -> Object:
+def _configuration(**job_changes: Any) -> Object:
     pace = {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"}
-    job = {"job_name": "pagoda", "file_sd_configs": [{"files": ["targets.json"]}]}
+    job = {"job_name": "pagoda", "file_sd_configs": [{"files": ["targets.json"]}], **job_changes}
     return {"global": pace, "scrape_configs": [job]}
 
 
@@ -115,11 +154,12 @@ def _objects(folder: Path) -> list[Object]:
         "command": [
             "prometheus",
             "--config.file=/etc/prometheus/prometheus.yml",
+            "--web.config.file=/etc/prometheus/web.yml",
+            "--web.enable-lifecycle",
             "--storage.tsdb.path=/prometheus",
             f"--web.listen-address=:{PORT}",
         ],
         "ports": [{"name": "web", "containerPort": PORT}],
-        "readinessProbe": {"httpGet": {"path": "/-/ready", "port": "web"}, "periodSeconds": 1},
         "securityContext": {"readOnlyRootFilesystem": True},
         "volumeMounts": [
             {"name": "configuration", "mountPath": "/etc/prometheus"},

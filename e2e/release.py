@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from e2e import monitoring
 from e2e.api import Object
@@ -14,6 +17,9 @@ CHART = Path(__file__).parent.parent / "charts" / "pagoda"
 NAMESPACE = "pagoda-system"
 NAME = "pagoda"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+PORT = 8080
+"""Of the operator's health, metrics and activation."""
+LEADS = 'leader_election_master_status{name="inferenceservice"} 1.0'
 DRAIN_DELAY = 3
 """Seconds; kube-proxy's part is done in one hop here, so endpoints are forgotten sooner than in a big cluster."""
 
@@ -64,6 +70,23 @@ class Release:
 
     def pods(self) -> list[Object]:
         return self._cluster.objects("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
+
+    def leader(self) -> str:
+        """The name of the operator's pod that says that it leads; empty where none does."""
+        for pod in self.pods():
+            with suppress(OSError, KeyError):  # it has no address yet, or has just been killed
+                url = f"http://{pod['status']['podIP']}:{PORT}/metrics"
+                with urllib.request.urlopen(url, timeout=5) as answer:
+                    if LEADS in answer.read().decode().splitlines():
+                        return str(pod["metadata"]["name"])
+        return ""
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to all that runs in this pod of the operator, which its node then starts again."""
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if process.environ().get("HOSTNAME") == name:
+                    process.kill()
 
     def log(self) -> str:
         """Of all operator pods so far, the oldest first."""

@@ -95,16 +95,19 @@ class Scene:
     @contextmanager
     def silence(self) -> Iterator[None]:
         """Nobody tells KEDA of the load: Prometheus has no series, or no operator is there."""
+        cluster = self.services.cluster
         if self.source == "prometheus":
             with self.prometheus.blind():
-                self.services.cluster.eventually(
+                cluster.eventually(
                     lambda: self.explains("False", "FallingBack", "it removes no replica"), "the service says it"
                 )
                 yield
-        else:
-            self.release.scale(0)
-            self.services.cluster.eventually(lambda: self.hpa_says("False"), "the HPA controller has no load")
+            return
+        self.release.scale(0)
+        try:
+            cluster.eventually(lambda: self.hpa_says("False"), "the HPA controller has no load")
             yield
+        finally:
             self.release.scale(1)
 
 

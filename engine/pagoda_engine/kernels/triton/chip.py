@@ -14,14 +14,34 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A GPU, as far as work is cut for it."""
+    """A GPU, as far as work is cut for it: its multiprocessors, and bytes of their memory that one program may use.
+
+    Where Triton interprets its kernels there is no such memory to run out of.
+    """
 
     processors: int
+    shared: int = 1 << 30
 
     @classmethod
     def of(cls, device: torch.device) -> Chip:
-        """The chip of a CUDA device."""
-        return cls(torch.cuda.get_device_properties(device).multi_processor_count)
+        """The chip of a CUDA device; on a CPU, where Triton interprets, one so small that work is cut too."""
+        if device.type != "cuda":
+            return cls(processors=2)
+        properties = torch.cuda.get_device_properties(device)
+        return cls(properties.multi_processor_count, properties.shared_memory_per_block_optin)
+
+    def lacks(self, group: int, dim: int, value_dim: int, itemsize: int) -> str | None:
+        """Why the kernels can't run on this chip for `group` query heads a KV head, for people; None where they can.
+
+        Tiles of 16 bits and less fit each chip since Ampere, whatever the shape.
+        """
+        needed = full_prefill_bytes(group, dim, value_dim) if itemsize == 4 else 0
+        if needed <= self.shared:
+            return None
+        return (
+            f"{group} query heads a KV head of {max(dim, value_dim)} features take {needed} bytes of shared memory in "
+            f"float32, and this GPU has {self.shared}; --dtype bfloat16 takes less"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +87,15 @@ def prefill_tile(group: int, dim: int, value_dim: int, itemsize: int) -> Tile:
     else:
         rows, tokens, warps = (64 if wide else 128), _tokens(dim, value_dim, _ELEMENTS), 8
     return Tile(max(rows, _power(group, 16)), min(64, tokens), warps, stages=3)
+
+
+def full_prefill_bytes(group: int, dim: int, value_dim: int) -> int:
+    """Shared memory of a program of `prefill_tile` in float32: its operands and scores, a number a row, an address a
+    token."""
+    tile = prefill_tile(group, dim, value_dim, itemsize=4)
+    columns, value_columns = _power(dim, 16), _power(value_dim, 16)
+    operands = tile.rows * columns + tile.tokens * (columns + value_columns) + tile.rows * tile.tokens
+    return 4 * operands + 4 * tile.rows + 8 * tile.tokens
 
 
 _ELEMENTS: Final = 16 << 10  # of keys and values in a tile

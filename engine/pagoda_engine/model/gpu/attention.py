@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ class Plans:
 
     def __init__(self, weights: Weights, sizes: tuple[int, ...], device: torch.device) -> None:
         layer = weights.layers[0]
-        chip = Chip.of(device) if device.type == "cuda" else _INTERPRETED
+        chip = Chip.of(device)
         self._plans = {
             (size, window): DecodePlan.allocate(size, layer.kv_heads, chip, device)
             for size in sizes
@@ -69,6 +68,3 @@ class Mixed:
         decode(queries, layer, self.tables, plan, self.room.space, out, options, starts=self.starts)
         prefill(queries, layer, self.tables, self.starts, self.contexts, out, options)
         return out
-
-
-_INTERPRETED: Final = Chip(processors=2)

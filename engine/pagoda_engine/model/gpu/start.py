@@ -57,7 +57,7 @@ class CudaRunners:
     def make(self, cache: tuple[LayerCache, ...]) -> Runner:
         """A runner over a cache, not yet warm."""
         if self._weights is None:
-            kernels = self._kernels(cache)
+            kernels = self._kernels(self._model, cache)
             return ModelRunner(self._model, cache, self._block_size, kernels, overlaps=True, group=self._group)
         limits = self._limits
         room = Limits(
@@ -123,10 +123,13 @@ class CudaRunners:
         others = total - free - torch.cuda.memory_reserved(self._device)
         return gpu_cache_bytes(total, utilization, others, peak)
 
-    def _kernels(self, cache: tuple[LayerCache, ...]) -> KernelsForStep:
-        """Triton's, for heads of the sizes that they have tiles for; torch's otherwise."""
+    def _kernels(self, model: PreTrainedModel, cache: tuple[LayerCache, ...]) -> KernelsForStep:
+        """Triton's, for heads of the sizes that they have tiles for on this device; torch's otherwise."""
         widest = max(part.shape[-1] for layer in cache for part in (layer.keys, layer.values))
-        return TorchAttention if widest > _WIDEST_HEAD else partial(TritonAttention, chip=Chip.of(self._device))
+        chip, heads = Chip.of(self._device), model.config.get_text_config().num_attention_heads // self._group.size
+        if widest > _WIDEST_HEAD or any(_lacking(chip, heads, layer) for layer in cache):
+            return TorchAttention
+        return partial(TritonAttention, chip=chip)
 
     @property
     def _longest(self) -> int:
@@ -164,10 +167,18 @@ def _weights(model: PreTrainedModel, max_model_len: int) -> Weights | None:
             raise NotRecognised(
                 f"its heads have {decoder.layers[0].dim} features, and kernels tiles for {_WIDEST_HEAD}"
             )
+        first, chip = decoder.layers[0], Chip.of(model.device)
+        if lacking := chip.lacks(first.heads // first.kv_heads, first.dim, first.dim, model.dtype.itemsize):
+            raise NotRecognised(lacking)
         return take_over(decoder)
     except NotRecognised as error:
         _LOG.warning("%s runs on transformers' own layers, which is slower: %s", name, error)
         return None
+
+
+def _lacking(chip: Chip, heads: int, layer: LayerCache) -> str | None:
+    *_, kv_heads, dim = layer.keys.shape
+    return chip.lacks(max(1, heads // kv_heads), dim, layer.values.shape[-1], layer.keys.itemsize)
 
 
 def _finish(runner: Runner, works: Sequence[Work]) -> None:

@@ -13,8 +13,11 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 import triton
 from tests.pairwise import pairwise
+
+from pagoda_engine.kernels.triton.chip import Chip, full_prefill_bytes
 
 # Shared memory that one program may use: A100, Ada, H100.
 SHARED = {80: 163 << 10, 89: 99 << 10, 90: 227 << 10}
@@ -45,9 +48,14 @@ def spelled(case):
 
 
 def possible(case):
-    if case["capability"] == 89 and case["dtype"] == "float32" and case["heads"] == CROWDED and max(case["dims"]) > 128:
-        return False  # 64 queries of 256 float32 each leave 1.3 KiB too few of Ada's shared memory; no model is so
+    if Chip(1, SHARED[case["capability"]]).lacks(group(case), *case["dims"], getattr(torch, case["cache"]).itemsize):
+        return False  # such a model runs on torch's attention
     return case["capability"] >= 89 or case["cache"] != "float8_e4m3fn"  # float8 came with Ada and Hopper
+
+
+def group(case):
+    heads, kv_heads = case["heads"]
+    return heads // kv_heads
 
 
 def spilled(case):
@@ -80,6 +88,8 @@ def compiled(cases):
 def check(found):
     for case, kernel in found:
         assert kernel["shared"] <= SHARED[case["capability"]], (case, kernel)
+        if kernel["kernel"] == "_prefill" and case["cache"] == "float32":
+            assert kernel["shared"] == full_prefill_bytes(group(case), *case["dims"]), (case, kernel)
         if kernel["kernel"] in ("_decode", "_prefill") and case["dtype"] != "float32":
             assert kernel["stack"] <= spilled(case), (case, kernel)
             assert kernel["wide_copies"], (case, kernel)

@@ -38,6 +38,7 @@ ODD_VALUES = {
         "hfEndpoint": "https://mirror.example/hf",
         "prometheusAddress": "http://prometheus.monitoring:9090",
         "externalMetrics": {"enabled": True},
+        "networkPolicy": {"enabled": True, "activation": [{"podSelector": {}}]},
         "replicas": 3,
         "watchNamespaces": ["a", "b"],
         "rbac": {"modelSecrets": True, "modelSecretNames": ["hf-token"]},
@@ -272,3 +273,33 @@ def test_external_metrics_are_where_the_operator_says_they_are(release):
 def test_an_api_service_is_never_the_charts(release):
     """Helm can't install an object that somebody else has made; the operator looks first."""
     assert not release({"externalMetrics": {"enabled": True}}).of("APIService")
+
+
+KEDA = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
+GATEWAY = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param({}, {9443: [KEDA]}, id="by default KEDA alone"),
+        pytest.param({"networkPolicy": {"activation": [GATEWAY]}}, {8080: [GATEWAY], 9443: [KEDA]}, id="and a gateway"),
+        pytest.param({"networkPolicy": {"scaler": []}}, {}, id="an empty list is nobody and not everybody"),
+        pytest.param({"scaler": {"enabled": False}}, {}, id="nobody on a port that is not open"),
+        pytest.param(
+            {"externalMetrics": {"enabled": True}}, {9443: [KEDA], 8443: None}, id="the API server has no label"
+        ),
+    ],
+)
+def test_a_network_policy_lets_in_whom_the_values_name(release, values, expected):
+    """Off unless asked for. By port of the container: the peers that reach it, None for everybody."""
+    assert not release(values).of("NetworkPolicy")
+    rendered = release({**values, "networkPolicy": {**values.get("networkPolicy", {}), "enabled": True}})
+    spec = rendered.one("NetworkPolicy")["spec"]
+    assert spec["policyTypes"] == ["Ingress"]
+    deployment = rendered.one("Deployment")["spec"]
+    assert spec["podSelector"] == deployment["selector"]
+    ports = {port["name"]: port["containerPort"] for port in rendered.container["ports"]}
+    rules = spec["ingress"] or []
+    assert all("from" not in rule or rule["from"] for rule in rules), "without peers a rule is for everybody"
+    assert {ports[port["port"]]: rule.get("from") for rule in rules for port in rule["ports"]} == expected

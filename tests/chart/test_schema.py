@@ -34,6 +34,8 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
         ({"engine": {"shutdownTimeout": "60"}}, "/engine/shutdownTimeout"),
         ({"hfEndpoint": "huggingface.co"}, "/hfEndpoint"),
         ({"prometheusAddress": "prometheus:9090"}, "/prometheusAddress"),
+        ({"networkPolicy": {"activation": [{}]}}, "/networkPolicy/activation/0"),
+        ({"networkPolicy": {"scaler": {"podSelector": {}}}}, "/networkPolicy/scaler"),
         ({"replicas": -1}, "/replicas"),
         ({"replicas": "two"}, "/replicas"),
         ({"watchNamespaces": "default"}, "/watchNamespaces"),

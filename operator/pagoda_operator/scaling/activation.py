@@ -9,7 +9,8 @@ waiting, beside those that wait in the replicas. A gateway says how many it hold
 tells every instance of the operator (their addresses are those of the chart's headless Service), since each answers
 scalers for itself, and nothing is written to the cluster for it.
 
-Who reaches this port may have replicas started, up to the service's maxReplicas: a NetworkPolicy says who does.
+Nobody is asked who they are: whoever reaches this port may have replicas started, up to the service's maxReplicas. The
+chart's `networkPolicy` says who does.
 """
 
 from __future__ import annotations

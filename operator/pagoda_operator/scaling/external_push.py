@@ -3,7 +3,7 @@
 A trigger's metadata names the service, the metric and the target (see `Trigger`). KEDA asks for the value whenever the
 HPA controller asks KEDA, and is told at once when an idle service gets its first request. Nothing is written here.
 
-The connection is plain: KEDA reads the lengths of queues and changes nothing. A NetworkPolicy can say who else may.
+The connection is plain: KEDA reads the lengths of queues and changes nothing. The chart's `networkPolicy` says who may.
 """
 
 from __future__ import annotations

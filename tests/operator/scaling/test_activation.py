@@ -71,6 +71,8 @@ async def test_a_service_that_is_not_there_is_named(post):
         (b'{"requests": 1.5}', "requests is 1.5"),
         (b'{"requests": -1}', "requests is -1; it must be a whole number from 0 to"),
         (b'{"requests": 1e9}', "requests is 1000000000.0"),
+        (b'{"requests": 1000001}', "requests is 1000001; it must be a whole number from 0 to 1000000"),
+        (b'{"requests": %s}' % (b"9" * 4000), "it must be a whole number from 0 to 1000000"),
         (json.dumps({"requests": 3, "why": "x" * BODY_LIMIT}).encode(), f"more than {BODY_LIMIT} bytes"),
     ],
 )

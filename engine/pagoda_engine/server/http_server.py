@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any, Final
 
 import uvicorn
@@ -20,6 +20,8 @@ from pagoda_engine.server.state import Serving
 
 LAST_ANSWER_SECONDS: Final = 3
 """How long clients have to read an error that ends their request, before the port closes."""
+
+_LOOK_SECONDS: Final = 1
 
 
 class _Uvicorn(uvicorn.Server):
@@ -87,13 +89,25 @@ class HttpServer:
             async with asyncio.timeout(serving.args.drain_delay):
                 await self._signals.end_now.wait()
         serving.refusing = True
-        await self._idle(serving.args.shutdown_timeout)
+        await self._first(
+            serving.args.shutdown_timeout, serving.idle.wait(), self._signals.end_now.wait(), self._stuck()
+        )
         serving.client.abandon("This server was shut down before the answer was complete.")
         await self._idle(LAST_ANSWER_SECONDS)
 
     async def _idle(self, seconds: float) -> None:
         """Wait for the last byte of every answer, but no longer than `seconds`, nor than the user is willing to."""
-        waits = [asyncio.create_task(event.wait()) for event in (self._serving.idle, self._signals.end_now)]
+        await self._first(seconds, self._serving.idle.wait(), self._signals.end_now.wait())
+
+    async def _stuck(self) -> None:
+        """Return when the engine makes no progress. A pod on its way out is probed no more, so that we have to look."""
+        while self._serving.healthy:  # noqa: ASYNC110 - it is a clock that says so, and no event
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    @staticmethod
+    async def _first(seconds: float, *events: Coroutine[Any, Any, Any]) -> None:
+        """Wait for one of the events, but no longer than `seconds`."""
+        waits = [asyncio.create_task(event) for event in events]
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()

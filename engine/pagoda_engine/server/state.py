@@ -66,7 +66,9 @@ class Serving:
         if self.client.death is not None:
             return Progress(Stage.FAILED, message=self.client.death.message)
         if self.draining:
-            return Progress(Stage.DRAINING, message=f"{self.in_flight} requests left")
+            return Progress(
+                Stage.DRAINING, message=f"{self.in_flight} {'request' if self.in_flight == 1 else 'requests'} left"
+            )
         if self.client.stuck:
             return Progress(Stage.FAILED, message=f"no step for more than {self.limits.step_seconds:g} s")
         return self.client.progress

@@ -83,7 +83,7 @@ def _engine_container(workload: Workload) -> Object:
         # Not on the init container, which listens there too: port names are looked up in both, and must be unique.
         "ports": [{"name": ENGINE_PORT_NAME, "containerPort": workload.port, "protocol": "TCP"}],
         "resources": engine_resources(workload),
-        **probes(),
+        **probes(workload.grace_seconds),
         "volumeMounts": [*_mounts(), {"name": "shm", "mountPath": "/dev/shm"}],
     }
 

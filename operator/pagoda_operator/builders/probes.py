@@ -12,13 +12,19 @@ LOAD_SECONDS: Final = 2 * 3600
 STARTUP_PERIOD: Final = 2
 """Also how late a loaded engine is noticed, at most."""
 
+STUCK_GRACE: Final = 30
+"""Seconds: an engine that makes no progress has no streams to end, and its restart must not wait for them."""
 
-def probes() -> Object:
-    """startupProbe, readinessProbe and livenessProbe."""
+
+def probes(grace_seconds: int) -> Object:
+    """startupProbe, readinessProbe and livenessProbe of a pod that may take so long to end."""
     return {
         "startupProbe": _get(READY_PATH, period=STARTUP_PERIOD, failures=LOAD_SECONDS // STARTUP_PERIOD),
         "readinessProbe": _get(READY_PATH, period=5, failures=2),
-        "livenessProbe": _get(HEALTH_PATH, period=10, failures=6),
+        "livenessProbe": {
+            **_get(HEALTH_PATH, period=10, failures=6),
+            "terminationGracePeriodSeconds": min(STUCK_GRACE, grace_seconds),
+        },
     }
 
 

@@ -68,10 +68,10 @@ class Workload:
         return asked or math.ceil(self.drain_delay + self.shutdown_timeout + GRACE_MARGIN)
 
     def engine_args(self) -> EngineArgs:
-        """The engine's arguments. Its two parts of the grace period shrink with the one that the spec asks for."""
+        """The engine's arguments. Of the grace period at least half is for streams, whatever the spec asks for."""
         engine, placement = self.spec.engine, self.placement
-        planned = self.drain_delay + self.shutdown_timeout + GRACE_MARGIN
-        share = min(1.0, self.grace_seconds / planned)
+        beside = self.drain_delay + GRACE_MARGIN
+        share = min(1.0, self.grace_seconds / 2 / beside)
         drain_delay = round(self.drain_delay * share, 1)
         shutdown_timeout = round(self.grace_seconds - drain_delay - GRACE_MARGIN * share, 1)
         defaults = EngineArgs(model="")

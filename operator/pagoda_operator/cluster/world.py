@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from pagoda_operator.api.names import Object
@@ -91,9 +91,12 @@ class World:
         on_node = resource == POD and bool(obj["spec"].get("nodeName"))
         marks: Object = {"deletionTimestamp": metadata.get("deletionTimestamp", now())}
         if on_node:
-            own = obj["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
-            graces = (metadata.get("deletionGracePeriodSeconds"), grace_seconds, own)
-            marks["deletionGracePeriodSeconds"] = min(grace for grace in graces if grace is not None)
+            own, before = obj["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS), _grace(metadata)
+            grace = min(grace for grace in (before, grace_seconds, own) if grace is not None)
+            # The time at which it is to be gone, counted from the first wish, whatever the grace period is by now.
+            later = timedelta(seconds=grace - (before or 0))
+            marks["deletionTimestamp"] = _timestamp(datetime.fromisoformat(marks["deletionTimestamp"]) + later)
+            marks["deletionGracePeriodSeconds"] = grace
         if not metadata.get("finalizers") and not marks.get("deletionGracePeriodSeconds"):
             self.remove(resource, key)
         elif not marks.items() <= metadata.items():
@@ -147,7 +150,16 @@ def selects(obj: Object, namespace: str | None, labels: Mapping[str, str]) -> bo
 
 def now() -> str:
     """Now, as the API writes it: whole seconds of UTC."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _timestamp(datetime.now(UTC))
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _grace(metadata: Object) -> float | None:
+    """The grace period of an object that is being deleted."""
+    return metadata.get("deletionGracePeriodSeconds")
 
 
 def _composed(resource: Resource, before: Object, new: Stored, *, status: bool) -> Object:

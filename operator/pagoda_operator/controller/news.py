@@ -26,7 +26,7 @@ def worth_telling(told: Reports, known: Reports, elapsed: float) -> bool:
     old, new = _load(told), _load(known)
     if elapsed >= EDGE_PAUSE and [bool(number) for number in old] != [bool(number) for number in new]:
         return True
-    return elapsed >= QUEUE_PAUSE and old != new
+    return elapsed >= QUEUE_PAUSE and (old != new or _left(told) != _left(known))
 
 
 def _phases(reports: Reports) -> dict[str, tuple[Stage | None, bool]]:
@@ -38,9 +38,20 @@ def _phases(reports: Reports) -> dict[str, tuple[Stage | None, bool]]:
 
 
 def _moved(old: Progress | None, new: Progress | None) -> bool:
+    if new is not None and new.stage is Stage.DRAINING:
+        return False
     if old is None or new is None or old.percent is None or new.percent is None:
         return old != new
     return abs(new.percent - old.percent) >= 1 or old.message != new.message
+
+
+def _left(reports: Reports) -> dict[str, Progress]:
+    """What each pod on its way out has left to do."""
+    return {
+        pod: report.progress
+        for pod, report in reports.items()
+        if report.progress is not None and report.progress.stage is Stage.DRAINING
+    }
 
 
 def _load(reports: Reports) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFoun
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE
 from pagoda_operator.controller.cluster_facts import ClusterFacts
+from pagoda_operator.controller.departures import Departures
 from pagoda_operator.controller.events import EventRecorder
 from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.models import ModelReader
@@ -87,6 +88,7 @@ class Reconciler:
         self._recorder = recorder
         self.writer = ChildWriter(cluster, store)
         self._tenants = tenants
+        self._departures = Departures()
         self._scale_in = ScaleIn(cluster, store, scraper.ask)
         self._statuses: dict[ServiceKey, _StatusWrite] = {}
         self._untold: dict[ServiceKey, float] = {}
@@ -106,6 +108,7 @@ class Reconciler:
             self._statuses.pop(key, None)
             self._untold.pop(key, None)
             self._sound.pop(key, None)
+            self._departures.forget(key)
             return None
         if "deletionTimestamp" in service["metadata"]:
             return None  # its children go with it, by garbage collection; making them anew would only delay that
@@ -126,11 +129,13 @@ class Reconciler:
         return min((delay for delay in delays if delay is not None), default=None)
 
     def _plan(self, service: Object) -> Plan:
-        key = key_of(service)
+        key, now = key_of(service), datetime.now(UTC)
+        pods = self._store.pods(key)
         facts = Facts(
-            now=datetime.now(UTC),
+            now=now,
             children=self._store.children(service),
-            pods=self._store.pods(key),
+            pods=pods,
+            last_leaving=self._departures.last(key, pods, now),
             nodes=self._store.nodes(),
             reports=self._store.reports(key),
             load=self._load(key),

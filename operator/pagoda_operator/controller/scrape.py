@@ -1,4 +1,4 @@
-"""Asks pods how they are: /ready while they are on their way, /metrics when they serve.
+"""Asks pods how they are: /ready while they are on their way, in or out, /metrics when they serve.
 
 What pods answer changes all the time, and a status is no place for that: reports of a service are published to the
 store, and the service is looked at, only when something is worth a write (`news.py`). Scalers hear every number.
@@ -216,11 +216,9 @@ class Scraper:
 
     def _reachable(self, key: ServiceKey) -> list[_Pod]:
         return [
-            _Pod(pod["metadata"]["uid"], pod["metadata"]["name"], _url(pod), serves(pod))
+            _Pod(pod["metadata"]["uid"], pod["metadata"]["name"], _url(pod), serves(pod) and not is_leaving(pod))
             for pod in self._store.pods(key)
-            if pod.get("status", {}).get("podIP")
-            and pod["status"].get("phase") in ("Pending", "Running")
-            and not is_leaving(pod)
+            if pod.get("status", {}).get("podIP") and pod["status"].get("phase") in ("Pending", "Running")
         ]
 
     def _state(self, pod: _Pod) -> _Asked:

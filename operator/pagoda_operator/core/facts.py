@@ -36,6 +36,7 @@ class Facts:
     children   objects that this service controls, by (kind, name); and a claim that bears its `pagoda.dev/service`
                label and that nobody controls, which is what `spec.cache.retain` leaves
     pods       its pods, any order
+    last_leaving   when one of them was last known to be on its way out; None where that is not known
     nodes      every node of the cluster; none in local mode
     model      None while it is being read
     reports    by pod name; a pod that was never asked, or never answered, is absent
@@ -59,6 +60,7 @@ class Facts:
     model: ModelFacts | ModelUnreadable | None = None
     children: Mapping[tuple[str, str], Object] = field(default_factory=dict)
     pods: tuple[Object, ...] = ()
+    last_leaving: datetime | None = None
     nodes: tuple[Node, ...] = ()
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     load: QueueStatus | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from pagoda_engine.contract import Stage
@@ -10,13 +11,13 @@ from pagoda_operator.api.names import UPGRADE_ANNOTATION
 from pagoda_operator.api.status import Failure
 from pagoda_operator.builders.pvc import unheeded
 from pagoda_operator.core.conditions import Finding, no, unknown, yes
-from pagoda_operator.core.pods import FIXES, UNSCHEDULABLE, model_complete
+from pagoda_operator.core.pods import FIXES, UNSCHEDULABLE, deadline, model_complete
 from pagoda_operator.core.scaling_ready import scaling_ready
 from pagoda_operator.core.situation import Situation
 from pagoda_operator.core.template import differences, digest
 
 SHOWN: Final = 5
-"""Differences that are told one by one."""
+"""Differences, and pods on their way out, that are told one by one."""
 
 
 def findings(situation: Situation) -> Mapping[str, Finding]:
@@ -52,16 +53,21 @@ def _ready(situation: Situation, workload: Finding) -> Finding:
 
 
 def _workload_ready(situation: Situation) -> Finding:
-    wanted, ready = situation.wanted.count, situation.ready_replicas
     if blocked := _blocked(situation):
         return blocked
+    found = _workload(situation)
+    return replace(found, message=found.message + _leaving(situation))
+
+
+def _workload(situation: Situation) -> Finding:
+    wanted, ready = situation.wanted.count, situation.ready_replicas
     if situation.deployment is None:
         return unknown("NotStarted", "there are no pods yet")
     settled = not situation.rolling and situation.replicas == wanted
     if settled and ready == wanted:
         if wanted == 0:
-            return yes("ScaledToZero", "no replica is wanted, and none runs" + _leaving(situation))
-        return yes("AllReplicasReady", f"{_count(ready)} ready" + _leaving(situation))
+            return yes("ScaledToZero", "no replica is wanted, and none runs")
+        return yes("AllReplicasReady", f"{_count(ready)} ready")
     rollout = situation.rollout
     if situation.rolling and rollout.waits:
         return no("RolloutBlocked", f"replicas of the former spec can't be replaced: {rollout.note}")
@@ -79,8 +85,21 @@ def _workload_ready(situation: Situation) -> Finding:
 
 
 def _leaving(situation: Situation) -> str:
+    """What pods on their way out still hold their places for, and how long at most."""
     leaving = situation.leaving
-    return f"; {_count(leaving)} more to go as soon as the last stream ends" if leaving else ""
+    if not leaving:
+        return ""
+    shown = ", ".join(_to_end(pod["metadata"]["name"], situation) for pod in leaving[:SHOWN])
+    others = f" and {len(leaving) - SHOWN} more" if len(leaving) > SHOWN else ""
+    latest, _ = deadline(leaving[-1])
+    return f"; {_count(len(leaving))} more to go when the last stream ends, by {latest} in any case: {shown}{others}"
+
+
+def _to_end(pod: str, situation: Situation) -> str:
+    report = situation.facts.reports.get(pod)
+    if report is None or report.progress is None or report.progress.stage is not Stage.DRAINING:
+        return pod
+    return f"{pod} ({report.progress.message})"
 
 
 def _blocked(situation: Situation) -> Finding | None:

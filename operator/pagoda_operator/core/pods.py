@@ -89,6 +89,11 @@ def is_leaving(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
+def deadline(pod: Object) -> tuple[str, str]:
+    """When a pod on its way out is ended if it has not by then, in RFC 3339, and its name, for an order."""
+    return pod["metadata"]["deletionTimestamp"], pod["metadata"]["name"]
+
+
 def runs_model(pod: Object, uri: str) -> bool:
     """Whether the pod was made for this model, and not for one that the spec named before."""
     return bool(pod["metadata"].get("annotations", {}).get(MODEL_ANNOTATION) == uri)

@@ -7,23 +7,26 @@ serving. What is never traded for an update is the last replica that serves: its
 queue, where a node autoscaler sees it, until there is room or `spec.rollout.allowDowntime` says otherwise.
 
 Room is counted at the start, in GPUs, so that no pod is made in vain. What can't be counted (memory, quotas, other
-tenants in a namespaced installation) the scheduler tells: a new pod that it could not place although all former ones
-had time to end. From then on the roll-out goes one by one to its end, so that the bounds never flap.
+tenants in a namespaced installation) the scheduler tells: a new pod that it could not place for a while, though no
+former one is on its way out any more: what that one holds is not lacking, its last stream is waited for. From then on
+the roll-out goes one by one to its end, so that the bounds never flap.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.spec import Spec
 from pagoda_operator.core.diff import differs
 from pagoda_operator.core.facts import Facts
-from pagoda_operator.core.pods import is_leaving, is_unschedulable
+from pagoda_operator.core.pods import deadline, is_leaving, is_unschedulable
 from pagoda_operator.core.room import Room, room_for
 
+PATIENCE: Final = 120.0
+"""Seconds that a new pod may be without a node: a node autoscaler brings one in a minute or two."""
 SCHEDULER_SECONDS: Final = 30.0
 """How long after a pod's end the scheduler may take to use its place: it tries again within 10 s, and may be busy."""
 
@@ -62,7 +65,7 @@ def roll_out(deployment: Object, live: Object | None, spec: Spec, facts: Facts) 
     if seen and not rolls and not starts:
         return USUAL
     present = _bounds(live)
-    refused, look_again = _refused(facts, template) if rolls and not starts else (False, None)
+    refused, look_again = _refused(facts) if rolls and not starts else (False, None)
     one_by_one = not starts and present is not None and present.max_surge == 0
     room = room_for(template, facts, one_node=spec.cache.access_mode == "ReadWriteOnce")
     decided = _decide(
@@ -95,18 +98,17 @@ def _decide(room: Room, *, replicas: int, ready: int, full: bool, allow_downtime
     return Rollout(0, max(1, replicas - staying), note=f"one by one, since {lacking}")
 
 
-def _refused(facts: Facts, template: Object) -> tuple[bool, float | None]:
+def _refused(facts: Facts) -> tuple[bool, float | None]:
     """Whether the scheduler has no place for a pod although every former one had time to end; or when to ask again."""
-    patience = template["spec"].get("terminationGracePeriodSeconds", 30) + SCHEDULER_SECONDS
     waiting = [pod for pod in facts.pods if not is_leaving(pod) and is_unschedulable(pod)]
-    ages = [_age(pod, facts.now) for pod in waiting]
-    if not ages:
+    if not waiting:
         return False, None
-    return max(ages) >= patience, max(1.0, patience - max(ages))
-
-
-def _age(pod: Object, now: datetime) -> float:
-    return (now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds()
+    ends = [datetime.fromisoformat(deadline(pod)[0]) for pod in facts.pods if is_leaving(pod)]
+    ends += [] if facts.last_leaving is None else [facts.last_leaving]
+    oldest = min(datetime.fromisoformat(pod["metadata"]["creationTimestamp"]) for pod in waiting)
+    proof = max([oldest + timedelta(seconds=PATIENCE), *(end + timedelta(seconds=SCHEDULER_SECONDS) for end in ends)])
+    seconds = (proof - facts.now).total_seconds()
+    return seconds <= 0, max(1.0, seconds)
 
 
 def _bounds(live: Object) -> Rollout | None:

@@ -25,7 +25,8 @@ class Settings:
     engine_port         port that engines listen on
     service_url         how a client reaches a service; may hold {name} and {namespace}
     drain_delay         how long a terminating pod still accepts requests, until every proxy has forgotten it
-    shutdown_timeout    how long a terminating pod then waits for running requests
+    shutdown_timeout    how long a terminating pod then waits for running requests, at most: it ends with the last one.
+                        By default a pod's whole grace period is 600 s, the longest that cluster-autoscaler grants
     run_as_user         user, group and fsGroup of engine pods
     engine_env          env entries put on every container of every engine pod (a proxy's address, HF_ENDPOINT, ...)
     tolerations         put on every pod that asks for GPUs, before those of the spec
@@ -42,7 +43,7 @@ class Settings:
     engine_port: int = ENGINE_PORT
     service_url: str = "http://{name}.{namespace}/v1"
     drain_delay: float = 10.0
-    shutdown_timeout: float = 60.0
+    shutdown_timeout: float = 580.0
     run_as_user: int = 1000
     engine_env: tuple[Object, ...] = ()
     tolerations: tuple[Object, ...] = (GPU_TOLERATION,)

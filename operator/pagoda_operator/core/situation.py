@@ -12,7 +12,7 @@ from pagoda_operator.builders.workload import claim_name
 from pagoda_operator.core.decision import Decision
 from pagoda_operator.core.deployment import PlannedDeployment
 from pagoda_operator.core.facts import Facts
-from pagoda_operator.core.pods import is_leaving, present_problem, runs_model, slowest_progress
+from pagoda_operator.core.pods import deadline, is_leaving, present_problem, runs_model, slowest_progress
 from pagoda_operator.core.replicas import Replicas
 from pagoda_operator.core.rollout import USUAL, Rollout
 from pagoda_operator.core.settings import Settings
@@ -101,9 +101,9 @@ class Situation:
         return tuple(pod for pod in self.facts.pods if runs_model(pod, self.spec.model.uri))
 
     @property
-    def leaving(self) -> int:
-        """Pods on their way out, which hold their places until then."""
-        return sum(map(is_leaving, self.facts.pods))
+    def leaving(self) -> tuple[Object, ...]:
+        """Pods on their way out, which hold their places until then, the one first that must be gone first."""
+        return tuple(sorted(filter(is_leaving, self.facts.pods), key=deadline))
 
     def _count(self, field: str) -> int:
         return int((self.deployment or {}).get("status", {}).get(field, 0))

@@ -13,7 +13,7 @@ from pagoda_operator.builders.workload import served_name
 from pagoda_operator.core.conditions import Finding, conditions, no, unknown
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.findings import findings, model_cached
-from pagoda_operator.core.pods import last_failure
+from pagoda_operator.core.pods import is_leaving, last_failure
 from pagoda_operator.core.scaling_status import scaling_status
 from pagoda_operator.core.situation import Situation
 from pagoda_operator.planner.placement import Placement
@@ -113,8 +113,8 @@ def _cache(situation: Situation) -> CacheStatus | None:
 
 
 def _queue(situation: Situation) -> QueueStatus | None:
-    """Summed over the pods that answered; None where none did."""
-    names = {pod["metadata"]["name"] for pod in situation.facts.pods}
+    """Summed over the pods that answered and stay; None where none did."""
+    names = {pod["metadata"]["name"] for pod in situation.facts.pods if not is_leaving(pod)}
     reports = [report for name, report in situation.facts.reports.items() if name in names]
     answered = [report for report in reports if report.waiting is not None]
     if not answered:

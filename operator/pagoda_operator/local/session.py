@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ LOOK = 0.2
 QUEUE_PATIENCE = 5.0
 """Seconds that a service which serves may take to tell of its queue, so that the table is whole; an engine of another
 image may never tell."""
+
+
+END_SECONDS = 30
+HINT_SECONDS = 2.0
+"""Seconds that requests have once all is to end, and after which the user is told what is waited for."""
 
 
 class UpError(Exception):
@@ -139,17 +145,25 @@ class Session:
             print(f"{self._options.file} was not applied: {error}", file=sys.stderr, flush=True)
 
     async def _drain(self) -> None:
-        """Delete the service and wait until its pods have ended; a second signal kills them."""
+        """Delete the service and wait until its pods have ended; a second signal kills them.
+
+        Requests have less time than a roll-out gives them: whoever ends it all is waiting.
+        """
         service = await self._service()
         await self._cluster.delete(INFERENCE_SERVICE, self._namespace, self._name, uid=service["metadata"]["uid"])
-        signals = self._stop.qsize()
+        signals, hint_at = self._stop.qsize(), asyncio.get_running_loop().time() + HINT_SECONDS
         while pods := await self._cluster.list(POD, self._namespace):
-            if self._stop.qsize() > max(signals, 1):
-                for pod in pods:
-                    metadata = pod["metadata"]
-                    await self._cluster.delete(
-                        POD, self._namespace, metadata["name"], uid=metadata["uid"], grace_seconds=0
-                    )
+            grace = 0 if self._stop.qsize() > max(signals, 1) else END_SECONDS
+            for pod in pods:
+                metadata = pod["metadata"]
+                await self._cluster.delete(
+                    POD, self._namespace, metadata["name"], uid=metadata["uid"], grace_seconds=grace
+                )
+            if asyncio.get_running_loop().time() > hint_at:
+                hint_at = math.inf
+                print(
+                    f"running requests have {END_SECONDS} s to end; Ctrl-C again ends them", file=sys.stderr, flush=True
+                )
             await asyncio.sleep(LOOK / 4)
 
 

@@ -29,7 +29,7 @@ from pagoda_operator.local.session import Session, UpError, UpOptions
 HOST = "127.0.0.1"
 NODE_NAME = "local"
 MANAGER = "pagoda-local"
-DRAIN_DELAY, SHUTDOWN_TIMEOUT = 0.5, 30.0
+DRAIN_DELAY = 0.5
 """Seconds: the proxy is in this process and forgets a pod at once, so there is little to wait for."""
 
 
@@ -54,7 +54,6 @@ async def up(options: UpOptions, out: TextIO) -> int:
                 engine_port=engine_port,
                 service_url=f"http://{HOST}:{proxy.address[1]}/v1",
                 drain_delay=DRAIN_DELAY,
-                shutdown_timeout=SHUTDOWN_TIMEOUT,
             )
             node = LocalNode(
                 cluster,

@@ -1,5 +1,6 @@
 """How a server starts, stays idle, drains and dies: what its probes say, and what it leaves as its last words."""
 
+import contextlib
 import json
 import os
 import signal
@@ -9,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from http.client import HTTPException
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from e2e.held_stream import ANSWER, HeldStream
 
 from pagoda_engine.contract import ExitCode, Metric, Progress, Stage
 
@@ -191,6 +194,60 @@ def test_after_sigterm_requests_are_taken_until_the_delay_is_over(launch, tiny_a
 def test_what_does_not_end_in_time_is_told_so(launch, tiny_argv):
     server = launch(*tiny_argv, "--shutdown-timeout", "0")
     request = running(server, {**SLOW, "n": 8, "stream": True})
+    server.process.terminate()
+    last = server.events(request.result().text)[-1]
+    assert "shut down" in last["error"]["message"]
+    assert server.ended()[0] == ExitCode.OK
+
+
+def left(server) -> str:
+    """What a server on its way out says that it waits for."""
+    return Progress.from_json(server.get("/ready").content).message
+
+
+@pytest.fixture
+def unread():
+    """Begins a stream that nobody reads; the engine has done its part of it."""
+    with contextlib.ExitStack() as opened:
+
+        def begin(server) -> HeldStream:
+            url = httpx.URL(server.url)
+            stream = opened.enter_context(HeldStream(url.host, url.port, "tiny"))
+            server.quiet()
+            return stream
+
+        yield begin
+
+
+def test_a_stream_is_waited_for_as_long_as_it_takes_and_an_idle_server_goes_at_once(launch, tiny_argv, unread):
+    """The same long patience for both: what ends a drain is the last byte of the last answer, and no clock."""
+    idle, busy = (launch(*tiny_argv, "--shutdown-timeout", "600") for _ in range(2))
+    stream = unread(busy)
+    for server in (idle, busy):
+        server.process.terminate()
+    assert idle.ended()[0] == ExitCode.OK
+    assert left(busy) == "1 request left"
+    assert stream.rest() == ["length"] * ANSWER["n"]
+    assert busy.ended()[0] == ExitCode.OK
+
+
+def test_a_client_that_never_reads_is_waited_for_until_the_time_is_over(launch, tiny_argv, unread):
+    """Its answer is complete and nobody takes it: told as one request left, and then given up."""
+    server = launch(*tiny_argv, "--shutdown-timeout", "3")
+    stream = unread(server)
+    server.process.terminate()
+    server.wait_for(lambda: stage(server) == (503, Stage.DRAINING))
+    assert left(server) == "1 request left"
+    assert server.ended()[0] == ExitCode.OK
+    with pytest.raises((OSError, HTTPException)):
+        stream.rest()
+
+
+def test_an_engine_that_is_stuck_is_not_waited_for(launch, tiny_argv):
+    """No probe would end it once it is on its way out; its clients learn of it."""
+    server = launch(*tiny_argv, "--shutdown-timeout", "600", PAGODA_STEP_SECONDS="1")
+    request = running(server, {**SLOW, "stream": True})
+    os.kill(server.engine_pid(), signal.SIGSTOP)
     server.process.terminate()
     last = server.events(request.result().text)[-1]
     assert "shut down" in last["error"]["message"]

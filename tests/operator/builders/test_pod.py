@@ -67,6 +67,30 @@ def test_the_grace_period_holds_the_drain_and_the_streams_and_a_margin(case, pod
     assert asked in (None, pod["terminationGracePeriodSeconds"])
 
 
+@pytest.mark.parametrize(
+    ("grace", "delay", "streams"), [(None, 10, 580), (120, 10, 100), (40, 10, 20), (20, 5, 10), (5, 1.2, 2.5)]
+)
+def test_streams_have_what_proxies_and_the_margin_leave_and_half_at_least(smollm2, children, grace, delay, streams):
+    """By default ten minutes in all, cluster-autoscaler's longest; in a short grace period all parts shrink."""
+    service, facts, settings = smollm2
+    service["spec"] |= {} if grace is None else {"terminationGracePeriodSeconds": grace}
+    pod = children(service, facts, settings)["Deployment"]["spec"]["template"]["spec"]
+    args = EngineArgs.from_argv(pod["containers"][0]["args"][1:])
+    assert (args.drain_delay, args.shutdown_timeout) == (delay, streams)
+    assert pod["terminationGracePeriodSeconds"] == (grace or 600)
+
+
+@pytest.mark.parametrize(("grace", "expected"), [(None, 30), (86400, 30), (5, 5)])
+def test_an_engine_that_is_stuck_is_not_waited_for(smollm2, children, grace, expected):
+    """The liveness probe's own grace period: there are no streams to end, and requests wait for the restart."""
+    service, facts, settings = smollm2
+    service["spec"] |= {} if grace is None else {"terminationGracePeriodSeconds": grace}
+    pod = children(service, facts, settings)["Deployment"]["spec"]["template"]["spec"]
+    (engine,) = pod["containers"]
+    assert engine["livenessProbe"]["terminationGracePeriodSeconds"] == expected
+    assert "terminationGracePeriodSeconds" not in engine["readinessProbe"], "the API server would refuse it"
+
+
 @pytest.mark.parametrize("grace", [5, 30, 79, 80, 81, 86400])
 def test_any_grace_period_is_shared_out_without_a_negative_part(smollm2, children, grace):
     service, facts, settings = smollm2

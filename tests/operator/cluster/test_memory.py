@@ -1,6 +1,7 @@
 """The in-memory cluster keeps the contract of every cluster, and its watches lose nothing."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.operator.cluster.cluster_contract import (
@@ -87,16 +88,22 @@ def pod(**metadata) -> dict:
 
 
 async def test_pod_on_a_node_is_marked_and_goes_when_its_node_says_so():
+    """Its deletionTimestamp is when it is to be gone; a shorter grace period brings that forward, a longer doesn't."""
     cluster = MemoryCluster()
     uid = (await cluster.create(POD, pod()))["metadata"]["uid"]
-    await cluster.delete(POD, "default", "x", uid=uid)
-    marked = (await cluster.get(POD, "default", "x"))["metadata"]
-    assert marked["deletionTimestamp"]
-    assert marked["deletionGracePeriodSeconds"] == 60
-    await cluster.delete(POD, "default", "x", uid=uid, grace_seconds=5)
-    assert (await cluster.get(POD, "default", "x"))["metadata"]["deletionGracePeriodSeconds"] == 5
-    await cluster.delete(POD, "default", "x", uid=uid)
-    assert (await cluster.get(POD, "default", "x"))["metadata"]["deletionGracePeriodSeconds"] == 5, "never longer again"
+
+    async def delete(**options):
+        """The grace period then, and when it is over."""
+        await cluster.delete(POD, "default", "x", uid=uid, **options)
+        marked = (await cluster.get(POD, "default", "x"))["metadata"]
+        return marked["deletionGracePeriodSeconds"], datetime.fromisoformat(marked["deletionTimestamp"])
+
+    asked = datetime.now(UTC)
+    grace, ends = await delete()
+    assert grace == 60
+    assert asked + timedelta(seconds=59) < ends <= datetime.now(UTC) + timedelta(seconds=60)
+    assert await delete(grace_seconds=5) == (5, ends - timedelta(seconds=55))
+    assert await delete() == (5, ends - timedelta(seconds=55))
     await cluster.delete(POD, "default", "x", uid=uid, grace_seconds=0)
     with pytest.raises(NotFound):
         await cluster.get(POD, "default", "x")

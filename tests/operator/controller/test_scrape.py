@@ -22,6 +22,10 @@ def loading(percent, stage=Stage.PULLING):
     return {"pod-a": PodReport(progress=Progress(stage, percent=percent))}
 
 
+def ending(left):
+    return {"pod-a": PodReport(progress=Progress(Stage.DRAINING, message=f"{left} requests left"))}
+
+
 def serving(waiting, running):
     return {"pod-a": PodReport(progress=Progress(Stage.READY), waiting=waiting, running=running)}
 
@@ -43,6 +47,10 @@ def serving(waiting, running):
         (serving(4, 9), serving(5, 9), 14.9, False),  # a queue that moves
         (serving(4, 9), serving(5, 9), 15, True),
         (serving(4, 9), serving(4, 9), 1e9, False),  # steady
+        (serving(4, 9), ending(9), 0, True),  # it is on its way out
+        (ending(9), ending(8), 14.9, False),  # streams that end
+        (ending(9), ending(8), 15, True),
+        (ending(9), ending(9), 1e9, False),
         # Ready by its own word, then asked for its queue: nobody waits is news to who knew nothing.
         (serving(None, None), serving(0, 0), 0, True),
     ],
@@ -151,6 +159,24 @@ async def test_a_pod_on_its_way_is_asked_for_progress_and_a_serving_one_for_numb
     assert store.reports(KEY)["pod-a"] == PodReport(progress=Progress(Stage.READY), waiting=5, running=2)
     scraper.cancel()
     await asyncio.wait([scraper])
+
+
+async def test_a_pod_on_its_way_out_is_asked_what_it_has_left(engine):
+    """Not for its load, which no longer counts; and nobody waits for it before a replica is given up."""
+    store, changed = Store(), asyncio.Queue()
+    store.put(INFERENCE_SERVICE, service())
+    leaving = pod(engine["port"], 1, ready=True)
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z"
+    store.put(POD, leaving)
+    engine["ready"] = (503, Progress(Stage.DRAINING, message="3 requests left").to_json())
+    scraper = Scraper(store, changed.put_nowait, ServiceLoads(store))
+    running = asyncio.create_task(scraper.run())
+    assert await changed.get() == KEY
+    assert store.reports(KEY) == ending(3)
+    assert await engine["asked"].get() == "/ready"
+    assert await scraper.ask(KEY) == {}
+    running.cancel()
+    await asyncio.wait([running])
 
 
 async def test_a_pod_that_answers_nonsense_has_no_report(engine):

@@ -221,21 +221,46 @@ def test_pods_on_their_way_out_are_neither_lost_room_nor_a_reason_to_hurry(servi
     assert world.reason("WorkloadReady") == ("False", "RollingOut")
 
 
-def test_what_can_t_be_counted_the_scheduler_tells(serving, make_pod):
-    """GPUs that nobody told us of are held: after the grace period and 30 s, a pod without a node is proof."""
+@pytest.fixture
+def unplaced(serving, make_pod):
+    """A roll-out of two replicas whose new pod, just made, finds no node, for a reason that nobody can count."""
     world = changed(serving(replicas=2))
-    unscheduled = make_pod(
-        "p-new",
-        world.uri,
-        conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no GPU"}],
-    )
-    unscheduled["metadata"]["creationTimestamp"] = world.facts.now.isoformat()
-    world.given(pods=(*world.facts.pods, unscheduled)).deployed(ready=2, replicas=3, updated=1)
-    result = world.plan()
+    conditions = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no memory"}]
+    new = make_pod("p-new", world.uri, conditions=conditions)
+    new["metadata"]["creationTimestamp"] = world.facts.now.isoformat()
+    return world.given(pods=(*world.facts.pods, new)).deployed(ready=2, replicas=3, updated=1)
+
+
+def test_what_can_t_be_counted_the_scheduler_tells(unplaced):
+    """A pod without a node for two minutes is proof, though replicas may take ten to end: none of them is ending."""
+    assert unplaced.child("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 600
+    result = unplaced.plan()
     assert result.apply == ()
-    assert result.requeue_after == 110, "80 s of grace, and the scheduler's 30 s"
-    world.given(now=world.facts.now + timedelta(seconds=result.requeue_after)).step()
-    assert bounds(world) == ONE_BY_ONE
+    assert result.requeue_after == 120
+    unplaced.given(now=unplaced.facts.now + timedelta(seconds=120)).step()
+    assert bounds(unplaced) == ONE_BY_ONE
+
+
+def test_what_a_pod_on_its_way_out_holds_is_waited_for(unplaced, make_ready_pod):
+    """Until it is gone, or was to be gone; and then until the scheduler had time to use its place."""
+    begun, stays = unplaced.facts.now, unplaced.facts.pods
+    leaving = gpu_pod(make_ready_pod, "p-former", unplaced.uri)
+    leaving["metadata"]["deletionTimestamp"] = (begun + timedelta(seconds=600)).isoformat()
+    later = begun + timedelta(seconds=400)
+    result = unplaced.given(pods=(*stays, leaving), now=later, last_leaving=later).plan()
+    assert (result.apply, result.requeue_after) == ((), 230)
+    gone = unplaced.given(pods=stays).plan()
+    assert (gone.apply, gone.requeue_after) == ((), 30), "the scheduler has not looked again yet"
+    unplaced.given(now=later + timedelta(seconds=30)).step()
+    assert bounds(unplaced) == ONE_BY_ONE
+
+
+def test_a_pod_that_never_ends_is_not_waited_for(unplaced, make_ready_pod):
+    """Its node is gone, say: what it holds stays held."""
+    leaving = gpu_pod(make_ready_pod, "p-former", unplaced.uri)
+    leaving["metadata"]["deletionTimestamp"] = unplaced.facts.now.isoformat()
+    unplaced.given(pods=(*unplaced.facts.pods, leaving), now=unplaced.facts.now + timedelta(seconds=120)).step()
+    assert bounds(unplaced) == ONE_BY_ONE
 
 
 def test_bounds_that_were_edited_by_hand_are_repaired(serving):

@@ -2,7 +2,11 @@
 
 import dataclasses
 
+import pytest
+
+from pagoda_engine.contract import Progress, Stage
 from pagoda_operator.api.status import QueueStatus
+from pagoda_operator.core.facts import PodReport
 
 
 def loading(make_pod, uri, name):
@@ -73,10 +77,66 @@ def test_another_model_takes_another_time(world, make_ready_pod):
     assert "coldStartSeconds" not in scaling(world)
 
 
-def test_a_replica_that_ends_its_streams_is_told(world, make_ready_pod):
-    world.edit(replicas=2).run(2).edit(replicas=1).step()
-    staying, leaving = (make_ready_pod(name, world.uri) for name in ("a", "b"))
-    leaving["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z"
-    world.given(pods=(staying, leaving)).deployed(ready=1).step()
-    message = world.condition("WorkloadReady")["message"]
-    assert message == "1 replica ready; 1 replica more to go as soon as the last stream ends"
+@pytest.fixture
+def leaving(world, make_ready_pod):
+    """Two replicas become one; pods of these names are on their way out, each with what it said last."""
+
+    def make(reports):
+        world.edit(replicas=2).run(2).edit(replicas=1).step()
+        staying, *pods = (make_ready_pod(name, world.uri) for name in ("stays", *reports))
+        for minute, pod in enumerate(pods):
+            pod["metadata"]["deletionTimestamp"] = f"2026-01-02T03:{minute:02}:05Z"
+        told = {name: report for name, report in reports.items() if report is not None}
+        world.given(pods=(staying, *reversed(pods)), reports=told).deployed(ready=1).step()
+        return world
+
+    return make
+
+
+def left(requests):
+    return PodReport(Progress(Stage.DRAINING, message=f"{requests} requests left"))
+
+
+@pytest.mark.parametrize(
+    ("reports", "words"),
+    [
+        (
+            {"b": left(3)},
+            "1 replica more to go when the last stream ends, by 2026-01-02T03:00:05Z in any case: b (3 requests left)",
+        ),
+        ({"b": None}, "1 replica more to go when the last stream ends, by 2026-01-02T03:00:05Z in any case: b"),
+        # What it said while it served is no longer so.
+        ({"b": PodReport(Progress(Stage.READY), 0, 7)}, "by 2026-01-02T03:00:05Z in any case: b"),
+        ({"c": left(1), "b": left(2)}, "by 2026-01-02T03:01:05Z in any case: c (1 requests left), b (2 requests left)"),
+        (
+            dict.fromkeys("abcdefg"),
+            "by 2026-01-02T03:06:05Z in any case: a, b, c, d, e and 2 more",
+        ),
+    ],
+)
+def test_replicas_that_end_their_streams_are_told(leaving, reports, words):
+    """Which pods, what each still has to do, and when it ends in any case."""
+    world = leaving(reports)
+    assert world.condition("WorkloadReady")["message"].startswith("1 replica ready; ")
+    assert world.condition("WorkloadReady")["message"].endswith(words)
+    assert world.reason("WorkloadReady") == ("True", "AllReplicasReady")
+    assert world.plan().status == world.service["status"]
+
+
+def test_requests_of_a_replica_on_its_way_out_are_nobodys_queue(leaving):
+    world = leaving({"b": PodReport(Progress(Stage.READY), waiting=2, running=7)})
+    assert "queue" not in world.service["status"]
+
+
+def test_who_waits_for_the_place_of_a_leaving_replica_is_told_so(world, make_pod, make_ready_pod):
+    """A new pod has no node as long as a former one ends its streams: both are in one message."""
+    world.run()
+    former = make_ready_pod("former", world.uri)
+    former["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z"
+    conditions = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no GPU"}]
+    waiting = make_pod("waits", world.uri, conditions=conditions)
+    world.given(pods=(former, waiting), reports={"former": left(2)}).deployed(ready=0, replicas=1).step()
+    message = world.condition("Ready")["message"]
+    assert world.reason() == ("False", "Unschedulable")
+    assert message.startswith("pod waits: no GPU; ")
+    assert message.endswith("by 2026-01-02T03:04:05Z in any case: former (2 requests left)")

@@ -44,7 +44,8 @@ def failure(service: Object, pods: Sequence[Object]) -> Failed | None:
     if planned.get("status") == "False":
         return _failed(service, planned, last)
     code = last.get("exitCode")
-    if code in HOPELESS or any(_gave_up(pod) for pod in pods):
+    # The status follows the pods by a moment; without its word there would be nothing to tell.
+    if code in HOPELESS or (last and any(_gave_up(pod) for pod in pods)):
         return _failed(service, condition(service, "Ready"), last)
     return None
 

@@ -35,6 +35,7 @@ def test_service_that_is_on_its_way_has_hope():
     assert failure(service(planned="Unknown"), []) is None
     assert failure(service(), [pod()]) is None
     assert failure(service(lastFailure=crashed(ExitCode.CRASHED)), [pod()]) is None, "it is restarted once more"
+    assert failure(service(), [pod(reason="CrashLoopBackOff")]) is None, "the status does not tell why yet"
 
 
 def test_unplanned_service_fails_with_reason_and_fix():

@@ -13,6 +13,8 @@ from e2e.api import Object
 from pagoda_engine.contract import ENGINE_PORT
 
 TOKENS = 1500
+STAGGER = 350
+"""Tokens by which each client's streams are shorter than the one's before: begun together, they don't end together."""
 TIMEOUT_SECONDS = 120.0
 
 
@@ -66,7 +68,7 @@ class Streams:
                 stream = client.chat.completions.create(
                     model=self.model,
                     messages=[{"role": "user", "content": "Hello?"}],
-                    max_tokens=TOKENS,
+                    max_tokens=TOKENS - STAGGER * number,
                     stream=True,
                     extra_body={"ignore_eos": True},
                 )

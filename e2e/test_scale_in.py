@@ -1,14 +1,24 @@
-"""Fewer replicas: none that still loads is thrown away, and the one that goes has the least work, and ends it."""
+"""Replicas that go: none that still loads is thrown away, the one that goes has the least work, and ends it.
+
+However long that takes, within the pod's grace period: a pod on its way out is waited for, and told of, until its last
+stream is at its end.
+"""
 
 from __future__ import annotations
 
 import time
+from http.client import HTTPException
 
+import pytest
 from e2e.api import Object
+from e2e.held_stream import ANSWER, HeldStream
 from e2e.services import Services, service
 from e2e.streams import Streams
 
+from pagoda_engine.contract import ENGINE_PORT
+
 COST = "controller.kubernetes.io/pod-deletion-cost"
+LONG_GRACE, SHORT_GRACE = 600, 5
 
 
 def scale(services: Services, replicas: int) -> None:
@@ -18,6 +28,20 @@ def scale(services: Services, replicas: int) -> None:
 
 def names(pods: list[Object]) -> set[str]:
     return {pod["metadata"]["name"] for pod in pods}
+
+
+def held(pod: Object, model: str) -> HeldStream:
+    return HeldStream(pod["status"]["podIP"], ENGINE_PORT, model)
+
+
+def is_waited_for(services: Services, pod: Object) -> bool:
+    """Whether `kubectl describe` tells that this pod is on its way out, and what it has left to do."""
+    return f"{pod['metadata']['name']} (1 request left)" in services.condition("tiny", "WorkloadReady")["message"]
+
+
+def cost(pod: Object) -> int:
+    """What it costs to delete the pod; one without the annotation had no work at that moment."""
+    return int(pod["metadata"].get("annotations", {}).get(COST, 0))
 
 
 def scaled_in(services: Services) -> list[str]:
@@ -32,7 +56,7 @@ def test_a_scale_in_spares_what_loads_and_what_works(services: Services) -> None
     autoscaling = {"minReplicas": 1, "maxReplicas": 3}
     # With a grace period of minutes, only an end that follows the last stream comes within this test's patience.
     services.cluster.apply(
-        service("tiny", services.namespace, autoscaling=autoscaling, terminationGracePeriodSeconds=600)
+        service("tiny", services.namespace, autoscaling=autoscaling, terminationGracePeriodSeconds=LONG_GRACE)
     )
     services.wait_ready("tiny")
     (first,) = services.pods("tiny")
@@ -64,7 +88,7 @@ def test_a_scale_in_spares_what_loads_and_what_works(services: Services) -> None
         (staying,) = services.pods("tiny")
     assert (quiet.failures, busy.failures) == ([], [])
     assert quiet.ended[-1] > asked, "it ended a stream on its way out"
-    assert int(staying["metadata"]["annotations"][COST]) > int(leaving[0]["metadata"]["annotations"][COST])
+    assert cost(staying) > cost(leaving[0])
 
     services.wait_ready("tiny")
     scaling = services.status("tiny")["scaling"]
@@ -73,3 +97,30 @@ def test_a_scale_in_spares_what_loads_and_what_works(services: Services) -> None
     (told,) = services.cluster.eventually(lambda: scaled_in(services), "an Event tells of it")
     assert told.startswith("from 2 to 1 replicas: HorizontalPodAutoscaler asks for 1; ")
     assert told.endswith(" running")
+
+    outlives_its_pods_roll_out(services, staying, model)
+    (last,) = services.pods("tiny")
+    is_given_up_at_the_grace_period(services, last, model)
+
+
+def outlives_its_pods_roll_out(services: Services, pod: Object, model: str) -> None:
+    """A stream takes longer than the grace period that the roll-out brings: the old pod stays, is told, and ends it."""
+    with held(pod, model) as stream:
+        change = f'{{"spec": {{"terminationGracePeriodSeconds": {SHORT_GRACE}}}}}'
+        services.cluster.kubectl("patch", "infsvc", "tiny", "-n", services.namespace, "--type=merge", "-p", change)
+        services.cluster.eventually(lambda: is_waited_for(services, pod), "it is told what the old pod waits for")
+        began = time.monotonic()
+        services.cluster.eventually(lambda: time.monotonic() - began > SHORT_GRACE, "others would be given up by now")
+        assert is_waited_for(services, pod)
+        assert services.condition("tiny", "Ready")["status"] == "True", "the new one serves meanwhile"
+        assert stream.rest() == ["length"] * ANSWER["n"]
+        services.wait_ready("tiny")
+
+
+def is_given_up_at_the_grace_period(services: Services, pod: Object, model: str) -> None:
+    """A client that never reads on holds its pod no longer than that, also where the whole service is deleted."""
+    with held(pod, model) as stream:
+        services.cluster.kubectl("delete", "infsvc", "tiny", "-n", services.namespace)
+        services.cluster.eventually(lambda: not services.pods("tiny"), "the pod is gone", seconds=4 * SHORT_GRACE)
+        with pytest.raises((OSError, HTTPException)):
+            stream.rest()

@@ -41,7 +41,7 @@ test-full: $(STAMP) ## The same with every combination: all families of models, 
 
 e2e: $(STAMP) ## Scenarios on a real control plane, built once into the user's cache
 	$(BIN)/python -m e2e.prerequisites
-	$(BIN)/python -m pytest e2e
+	$(BIN)/python -m pytest e2e $(SIDE_BY_SIDE) --no-loadscope-reorder
 
 chaos: $(STAMP) ## A hundred seeds of bad weather around the operator, which is killed in it (SEEDS=7, SEEDS=0-99)
 	$(BIN)/python -m e2e.prerequisites

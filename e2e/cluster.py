@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -45,7 +46,6 @@ class Cluster:
     """Starts in the constructor; `close` leaves nothing of it behind. One at a time in a process."""
 
     def __init__(self, binaries: Binaries, hpa_sync: str = HPA_SYNC) -> None:
-        remove_left_behind()
         self.binaries = binaries
         self._hpa_sync = hpa_sync
         self.folder = Path(tempfile.mkdtemp(dir=ROOT, prefix=f"{PREFIX}{os.getpid()}-"))
@@ -59,7 +59,9 @@ class Cluster:
             raise
 
     def _start(self) -> None:
-        self.network = PodNetwork()
+        with _one_at_a_time():
+            remove_left_behind()
+            self.network = PodNetwork()
         self._exits.callback(self.network.close)
         self.control_plane = ControlPlane(
             self.binaries, self.folder / "control-plane", self.network.gateway, self._hpa_sync
@@ -197,6 +199,17 @@ def left_behind(pid: int | None = None) -> list[Path]:
         if (pid is None and not Path(f"/proc/{owner}").exists()) or owner == str(pid):
             found.append(folder)
     return found
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of the harnesses on this machine: they clear away the same things, and choose of the same addresses."""
+    root = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(root, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(root)
 
 
 def remove_left_behind() -> None:

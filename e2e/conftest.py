@@ -1,32 +1,30 @@
-"""The one cluster of a run, its end, and what is told of it.
+"""The cluster of a run, its end, and what is told of it; of a run in several processes each has one of its own.
 
 Where something that the harness needs can't be had, every scenario is skipped with the exact reason.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
-from e2e import binaries, cluster, diagnosis, machine, network, tiny_model
+from e2e import binaries, cluster, diagnosis, machine, tiny_model
 from e2e.control_plane import HPA_SYNC
 from e2e.hub import ModelHub
 from e2e.monitoring import Prometheus
 from e2e.nodes import Machine
 from e2e.release import Release, namespace
-from e2e.resources import MemoryMeter, still_running
+from e2e.report import Report
+from e2e.schedule import Schedule, longest_first
 from e2e.services import Services
+from xdist.remote import Producer
 
 NODES = (Machine("cpu-1"), Machine("cpu-2"))
 
-METER = pytest.StashKey[MemoryMeter]()
-STARTED = pytest.StashKey[float]()
-INSTALLED = pytest.StashKey[float]()
-MEASURED = pytest.StashKey[list[str]]()
+REPORT = pytest.StashKey[Report]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,12 +41,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # A terminated run cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    config.stash[METER] = MemoryMeter()
-    config.stash[MEASURED] = []
+    config.stash[REPORT] = Report()
+    config.pluginmanager.register(config.stash[REPORT])
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    config.stash[METER].stop()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = longest_first(items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedule:
+    return Schedule(config, log)
+
+
+@pytest.fixture(scope="session")
+def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Keeps a line for the end of the run's report."""
+    return request.config.stash[REPORT].lines.append
 
 
 @pytest.fixture(scope="session")
@@ -63,14 +71,16 @@ def programs(request: pytest.FixtureRequest) -> binaries.Binaries:
 
 
 @pytest.fixture(scope="session")
-def bare_cluster(programs: binaries.Binaries, request: pytest.FixtureRequest) -> Iterator[cluster.Cluster]:
+def bare_cluster(
+    programs: binaries.Binaries, request: pytest.FixtureRequest, measured: Callable[[str], None]
+) -> Iterator[cluster.Cluster]:
     """Control plane and nodes, without Pagoda."""
     start = time.monotonic()
     running = cluster.Cluster(programs, request.config.getoption("--hpa-sync"))
     try:
         for one in NODES:
             running.add_node(one)
-        request.config.stash[STARTED] = time.monotonic() - start
+        measured(f"control plane and nodes ready in {time.monotonic() - start:.1f} s")
         yield running
         running.check()
     finally:
@@ -87,12 +97,12 @@ def hub(bare_cluster: cluster.Cluster) -> Iterator[ModelHub]:
 
 
 @pytest.fixture(scope="session")
-def release(bare_cluster: cluster.Cluster, hub: ModelHub, request: pytest.FixtureRequest) -> Release:
+def release(bare_cluster: cluster.Cluster, hub: ModelHub, measured: Callable[[str], None]) -> Release:
     """Pagoda, installed by its chart."""
     start = time.monotonic()
     installed = Release(bare_cluster, hub.url)
     installed.install()
-    request.config.stash[INSTALLED] = time.monotonic() - start
+    measured(f"chart installed and operator ready in {time.monotonic() - start:.1f} s")
     return installed
 
 
@@ -123,12 +133,6 @@ def services(bare_cluster: cluster.Cluster, release: Release, request: pytest.Fi
     bare_cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
-@pytest.fixture
-def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Keeps a line for the end of the run's report."""
-    return request.config.stash[MEASURED].append
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
@@ -137,35 +141,3 @@ def pytest_runtest_makereport(
     if report.when == "call":
         item.stash[diagnosis.FAILED] = report.failed
     return report
-
-
-@pytest.hookimpl(trylast=True)  # an interrupted run tears its fixtures down in pytest's own hook
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run that leaves something behind has failed, whatever its tests say."""
-    left = [f"process {line}" for line in still_running()]
-    left += [f"bridge {name}" for name in _own_bridges()]
-    left += [f"folder {path}" for path in cluster.left_behind(os.getpid())]
-    if left:
-        session.config.get_terminal_writer().line("\ne2e left behind: " + "; ".join(left), red=True)
-        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    peak = config.stash[METER].peak / 2**30
-    started = config.stash.get(STARTED, None)
-    lines = [] if started is None else [f"control plane and nodes ready in {started:.1f} s"]
-    if (seconds := config.stash.get(INSTALLED, None)) is not None:
-        lines.append(f"chart installed and operator ready in {seconds:.1f} s")
-    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
-    lines += [f"{report.duration:6.1f} s  {report.nodeid}" for report in reports if report.when == "call"]
-    terminalreporter.section("e2e: time and memory")
-    for line in [*lines, *config.stash[MEASURED], f"peak memory of all processes: {peak:.1f} GiB"]:
-        terminalreporter.line(line)
-
-
-def _own_bridges() -> list[str]:
-    try:
-        machine.check()
-    except binaries.Missing:
-        return []
-    return [name for name in network.bridges() if name == f"{network.PREFIX}{os.getpid()}"]

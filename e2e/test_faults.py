@@ -91,9 +91,10 @@ def test_an_api_server_that_answers_nothing_useful(settled: Rig, fault: Fault) -
 
 def test_answers_that_get_lost(settled: Rig) -> None:
     """A write that was done without our knowing is not done twice, nor taken for somebody else's."""
-    settled.weather(Rule(LoseAnswer(), rate=0.7, verbs=WRITES))
+    settled.weather(Rule(LoseAnswer(), verbs=WRITES))
     disturb(settled)
-    settled.until_struck(3)
+    settled.until_struck(5)
+    settled.weather()
     settled.converge(seconds=30)
 
 

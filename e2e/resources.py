@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import psutil
 
-INTERVAL_SECONDS = 1.0
+INTERVAL_SECONDS = 5.0
 
 
 class MemoryMeter:

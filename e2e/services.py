@@ -9,12 +9,12 @@ from typing import Any
 
 from e2e.api import Object
 from e2e.cluster import Cluster
+from e2e.convergence import CHILDREN, PATHS
 
 KIND = "inferenceservices.pagoda.dev"
 TINY = "hf://tests/tiny"
 SELECTOR = "pagoda.dev/service"
 READY_SECONDS = 120.0
-CHILDREN = "serviceaccounts,persistentvolumeclaims,services,deployments,poddisruptionbudgets,horizontalpodautoscalers"
 
 
 def service(name: str, namespace: str, uri: str = TINY, **spec: Any) -> Object:
@@ -27,14 +27,18 @@ def service(name: str, namespace: str, uri: str = TINY, **spec: Any) -> Object:
 
 
 class Services:
-    """The services of one namespace."""
+    """The services of one namespace.
+
+    Looks are for waiting loops, and so are no processes: at five looks a second kubectl would take half a core.
+    """
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.cluster = cluster
         self.namespace = namespace
 
     def get(self, name: str) -> Object:
-        return self.cluster.get(KIND, name, "-n", self.namespace)
+        """The service. Raises ApiError."""
+        return self._read(f"{PATHS['InferenceService']}/{name}")
 
     def status(self, name: str) -> Object:
         return dict(self.get(name).get("status", {}))
@@ -66,16 +70,22 @@ class Services:
         self.cluster.eventually(look, f"{name} is Ready with {replicas} replicas", seconds=seconds)
 
     def pods(self, name: str) -> list[Object]:
-        return self.cluster.objects("pods", "-n", self.namespace, "-l", f"{SELECTOR}={name}")
+        return self._of("Pod", name)
 
     def children(self, name: str) -> set[str]:
         """`kind/name` of each child that exists."""
-        found = self.cluster.objects(CHILDREN, "-n", self.namespace, "-l", f"{SELECTOR}={name}")
-        return {f"{obj['kind']}/{obj['metadata']['name']}" for obj in found}
+        return {f"{kind}/{obj['metadata']['name']}" for kind in CHILDREN for obj in self._of(kind, name)}
 
     def log(self, name: str, container: str = "engine") -> str:
         """Of all pods of the service so far."""
         return "".join(record.log(container) for record in self.cluster.records(self.namespace, name))
+
+    def _of(self, kind: str, name: str) -> list[Object]:
+        """The objects of a kind that are labelled as the service's."""
+        return list(self._read(PATHS[kind], labelSelector=f"{SELECTOR}={name}")["items"])
+
+    def _read(self, path: str, **params: str) -> Object:
+        return self.cluster.run(self.cluster.api.get(path.format(self.namespace), **params))
 
 
 def chat(url: str, model: str, question: str, *, max_tokens: int = 16, seconds: float = 120) -> str:

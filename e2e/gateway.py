@@ -18,9 +18,10 @@ REPEAT_SECONDS = 5.0
 def holding(release: Release, namespace: str, name: str, requests: int = 1) -> Iterator[None]:
     """Tell every operator of held requests, again and again, until the context is left; then that none are.
 
-    Raises HTTPError where an operator refuses.
+    Those on their way out are no longer behind their Service. Raises HTTPError where an operator refuses.
     """
-    urls = [f"http://{pod['status']['podIP']}:{PORT}/activate/{namespace}/{name}" for pod in release.pods()]
+    pods = [pod for pod in release.pods() if "deletionTimestamp" not in pod["metadata"]]
+    urls = [f"http://{pod['status']['podIP']}:{PORT}/activate/{namespace}/{name}" for pod in pods]
     over = threading.Event()
 
     def repeat() -> None:

@@ -35,6 +35,10 @@ _EXTRAS: Mapping[str, str] = {"pagoda_engine": "engine", "pagoda_operator": "ope
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `pagoda ARGV` and return its exit code. Errors of use are one line on stderr and ExitCode.USAGE."""
+    if os.getpid() == 1:
+        # The kernel ignores SIGTERM's default for a container's first process: one that is told to end before its
+        # command listens would go on, and hold its place until it is killed.
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

@@ -1,5 +1,6 @@
 """The `pagoda` command: what it says without a command, of an unknown one, and of one whose packages are missing."""
 
+import signal
 import subprocess
 import sys
 import tomllib
@@ -140,3 +141,16 @@ def test_what_is_no_error_of_ours_passes_through():
         errors.run("pagoda serve", crash)
     assert errors.run("pagoda serve", lambda: None) == ExitCode.OK
     assert errors.run("pagoda serve", lambda: 3) == 3
+
+
+@pytest.mark.parametrize(("pid", "code"), [(1, 128 + signal.SIGTERM), (2, -signal.SIGTERM)])
+def test_a_containers_first_process_can_be_ended_from_its_first_moment(pid, code):
+    """Its handler ends it, since the kernel would not; any other process is left to the kernel."""
+    script = f"""
+import os, signal, time
+from pagoda_engine import cli
+me, os.getpid = os.getpid(), lambda: {pid}
+cli._run = lambda _: (os.kill(me, signal.SIGTERM), time.sleep(10))
+cli.main([])
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == code

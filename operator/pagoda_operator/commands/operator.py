@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import uvloop
+
 from pagoda_engine.contract import ExitCode
 from pagoda_operator.cluster.connection import NotConfigured, connect
 from pagoda_operator.cluster.kubernetes import KubernetesCluster
@@ -48,11 +50,13 @@ def main(argv: Sequence[str]) -> int:
         return _complain(str(error), ExitCode.USAGE)
     _log(options.log_format, options.log_level)
     try:
-        return asyncio.run(_run(options, settings))
+        # TLS and sockets in C, which are much of what the operator does.
+        code: int = uvloop.run(_run(options, settings))
     except (NotConfigured, LeadershipLost, WatchSilent) as error:
         return _complain(str(error), ExitCode.CRASHED)
     except PortInUse as error:
         return _complain(str(error), ExitCode.PORT_IN_USE)
+    return code
 
 
 def parser() -> argparse.ArgumentParser:

@@ -36,24 +36,20 @@ async def get(url: str) -> tuple[int, bytes]:
 
 async def _exchange(host: str, port: int, request: bytes) -> bytes:
     loop = asyncio.get_running_loop()
-    transport, exchange = await loop.create_connection(lambda: _Exchange(request, loop.create_future()), host, port)
+    transport, exchange = await loop.create_connection(lambda: _Exchange(loop.create_future()), host, port)
     try:
+        transport.write(request)
         return await exchange.answer
     finally:
         transport.close()
 
 
 class _Exchange(asyncio.Protocol):
-    """Sends a request, and gathers all that comes until the connection ends. Streams would cost as much again."""
+    """Gathers all that comes until the connection ends. Streams would cost as much again."""
 
-    def __init__(self, request: bytes, answer: asyncio.Future[bytes]) -> None:
+    def __init__(self, answer: asyncio.Future[bytes]) -> None:
         self.answer = answer
-        self._request = request
         self._came = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self._came += data

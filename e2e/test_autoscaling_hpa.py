@@ -55,15 +55,25 @@ STEADY_CLIENTS = 5
 """With a target of two running requests a replica, the load of 2.5 replicas."""
 LONG = 96
 """Tokens of an answer that runs for seconds, so that a look finds all of them running."""
-STEADY_SECONDS = 20.0
-AUTOSCALING = {
-    "provider": "hpa",
-    "minReplicas": 1,
-    "maxReplicas": MOST,
-    "waitingRequests": 2,
-    "runningRequests": 2,
-    "scaleDown": {"stabilizationWindowSeconds": 10},
-}
+STABLE_LOOKS, STEADY_LOOKS = 5, 10
+"""Of the HPA controller: those whose largest wish counts, and those that must wish for nothing new."""
+
+
+def autoscaling(cluster: Cluster) -> Object:
+    """A window of fewer looks would be no stabilization: one that finds a request between two others decides alone."""
+    return {
+        "provider": "hpa",
+        "minReplicas": 1,
+        "maxReplicas": MOST,
+        "waitingRequests": 2,
+        "runningRequests": 2,
+        "scaleDown": {"stabilizationWindowSeconds": round(STABLE_LOOKS * look(cluster))},
+    }
+
+
+def look(cluster: Cluster) -> float:
+    """Seconds between two looks of the HPA controller."""
+    return float(cluster.control_plane.hpa_sync.removesuffix("s"))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +115,7 @@ def test_a_group_that_somebody_else_has_is_left_to_them_until_it_is_free(service
             NAMESPACE,
             DEMO,
             engine={"maxNumSeqs": 4, "maxModelLen": 512},
-            autoscaling=AUTOSCALING,
+            autoscaling=autoscaling(cluster),
         )
     )
     release.install(prometheusAddress="", externalMetrics={"enabled": True}, replicas=2)
@@ -153,7 +163,7 @@ def test_replicas_follow_the_load_and_hold_still_between(
             since, killed = datetime.now(UTC), release.leader()
             release.kill(killed)
             cluster.eventually(lambda: others_answer(cluster, killed), "the other operator answers")
-            time.sleep(STEADY_SECONDS)
+            time.sleep(STEADY_LOOKS * look(cluster))
             cluster.eventually(release.leader, "an operator leads again")
             services.wait(NAME, "ScalingReady", "True")
             assert rescaled(cluster, since) == []

@@ -42,9 +42,10 @@ STORM_PAUSE: Final = 1.0
 IDLE_PAUSE: Final = 0.2
 IDLE_EDITS: Final = 60
 SETTLE_SECONDS: Final = 20.0
+"""Without a change of any service, until it is taken to be settled."""
 STEADY_SECONDS: Final = 60.0
 PATIENCE: Final = 900.0
-"""Seconds that a size may take to be Ready."""
+"""Seconds that a size may take to be Ready, and to settle."""
 
 
 async def measure(programs: Programs, size: int, options: argparse.Namespace) -> Row:
@@ -93,7 +94,7 @@ async def _operator(
         async with _watched(cluster) as watched:
             edited = await apply(cluster.api, [service("edited", number) for number in range(EDITED)])
             await watched.all_ready(edited, PATIENCE, operator.check)
-            await asyncio.sleep(SETTLE_SECONDS)
+            await watched.settled(SETTLE_SECONDS, PATIENCE)
             row = await _storm(cluster, watched, operator, size, edited, baseline, bare_cpu)
         if options.logs:
             operator.stop()
@@ -121,9 +122,9 @@ async def _storm(
     ended.set()
     await editing
     storm_edits = list(editor.edits)
-    await asyncio.sleep(SETTLE_SECONDS)
+    await watched.settled(SETTLE_SECONDS, PATIENCE)
     await editor.edit(IDLE_EDITS, IDLE_PAUSE)
-    await asyncio.sleep(SETTLE_SECONDS)
+    await watched.settled(SETTLE_SECONDS, PATIENCE)
     steady_from, steady_cpu = time.time(), sum(process.cpu_times()[:2])
     await asyncio.sleep(STEADY_SECONDS)
     steady_cpu = sum(process.cpu_times()[:2]) - steady_cpu

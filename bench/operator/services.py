@@ -46,6 +46,7 @@ class Watched:
         self.ready_at: dict[Key, float] = {}
         self._informer = Informer(api, f"{GROUP}/inferenceservices", self._changed)
         self._wake = asyncio.Event()
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         await self._informer.run()
@@ -60,7 +61,21 @@ class Watched:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), CHECK_SECONDS)
 
+    async def settled(self, quiet: float, seconds: float) -> None:
+        """Returns once no service has changed for so long, since details are told some time after they changed.
+
+        Raises TimeoutError.
+        """
+        async with asyncio.timeout(seconds):
+            while True:
+                self._news.clear()
+                try:
+                    await asyncio.wait_for(self._news.wait(), quiet)
+                except TimeoutError:
+                    return
+
     def _changed(self, obj: Object, gone: bool) -> None:
+        self._news.set()
         conditions = obj.get("status", {}).get("conditions", ())
         key = obj["metadata"]["namespace"], obj["metadata"]["name"]
         if (

@@ -35,6 +35,9 @@ from pagoda_engine.contract import ENGINE_PORT
 POD_RANGE: Final = "10.214.0.0/16"
 """Addresses of fake pods: all lead to the namespace of the process that answers for them."""
 PODS_PER_NODE: Final = 100
+LEASE_SECONDS: Final = 60
+"""kwok renews a node's Lease four times in it, and pods are given up for not ready after 50 s without; unlike a kubelet,
+kwok never takes that back."""
 OPERATOR: Final = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 STAGES: Final = (
     "node/fast/node-initialize.yaml",
@@ -174,7 +177,7 @@ class FakeCluster:
                 f"--cidr={POD_RANGE}",
                 f"--server-address=127.0.0.1:{port}",
                 "--manage-all-nodes",
-                "--node-lease-duration-seconds=200",
+                f"--node-lease-duration-seconds={LEASE_SECONDS}",
             ],
         )
 

@@ -36,8 +36,8 @@ POD_RANGE: Final = "10.214.0.0/16"
 """Addresses of fake pods: all lead to the namespace of the process that answers for them."""
 PODS_PER_NODE: Final = 100
 LEASE_SECONDS: Final = 60
-"""kwok renews a node's Lease four times in it, and pods are given up for not ready after 50 s without; unlike a kubelet,
-kwok never takes that back."""
+"""kwok renews a node's Lease four times in it; after 50 s without, pods are taken for not ready, which a kubelet would
+take back and kwok never does."""
 OPERATOR: Final = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 STAGES: Final = (
     "node/fast/node-initialize.yaml",

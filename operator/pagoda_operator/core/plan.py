@@ -27,7 +27,7 @@ from pagoda_operator.core.status import blind_status, refused_status, status_of
 
 __all__ = ["ObjectRef", "Plan", "plan"]
 
-SPECS: Final = 1024
+SPECS: Final = 256
 """Specs that stay read."""
 LONGEST_SLEEP: Final = 900.0
 """Seconds after which the clock is looked at again for a schedule: it may be set meanwhile."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pagoda_operator.api.names import Object
+from pagoda_operator.core.pods import is_over, is_placed
 from pagoda_operator.planner.gpus import gpus_asked
 
 Key = TypeVar("Key", bound=Hashable)
-
-_OVER: Final = ("Succeeded", "Failed")
 
 
 class GpuLedger(Generic[Key]):
@@ -22,8 +21,8 @@ class GpuLedger(Generic[Key]):
 
     def put(self, key: Key, pod: Object) -> None:
         self.drop(key)
-        node = pod["spec"].get("nodeName")
-        if node and pod.get("status", {}).get("phase") not in _OVER and (gpus := gpus_asked(pod["spec"])):
+        if is_placed(pod) and not is_over(pod) and (gpus := gpus_asked(pod["spec"])):
+            node = pod["spec"]["nodeName"]
             self._held[key] = node, gpus
             self._asked[node] = self._asked.get(node, 0) + gpus
 

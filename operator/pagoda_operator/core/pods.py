@@ -80,8 +80,7 @@ def is_placed(pod: Object) -> bool:
 
 def is_loading(pod: Object) -> bool:
     """Whether the pod is on its way to its first answer, and nothing is wrong with it."""
-    over = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-    return is_placed(pod) and not (over or serves(pod) or is_leaving(pod) or any(_problems(pod)))
+    return is_placed(pod) and not (is_over(pod) or serves(pod) or is_leaving(pod) or any(_problems(pod)))
 
 
 def is_leaving(pod: Object) -> bool:

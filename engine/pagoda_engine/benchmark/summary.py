@@ -54,7 +54,7 @@ class Summary:
     seconds: float
     time_to_first_token: Latency
     inter_token_latency: Latency | None
-    """None where no answer has a second token."""
+    """None where no answer has a second message: short answers of a fast server come whole."""
 
     @classmethod
     def of(cls, answers: Sequence[Answer]) -> Summary:

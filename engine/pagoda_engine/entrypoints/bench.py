@@ -84,13 +84,14 @@ def as_table(summary: Summary) -> str:
         f"output tokens, seconds {summary.output_tokens:10d} {summary.seconds:9.2f}",
         f"{'':22} {'mean':>10} {'p50':>9} {'p99':>9}",
         _row("time to first token", summary.time_to_first_token),
+        _row("inter-token latency", summary.inter_token_latency),
     ]
-    if summary.inter_token_latency is not None:
-        lines.append(_row("inter-token latency", summary.inter_token_latency))
     return "\n".join(lines)
 
 
-def _row(name: str, latency: Latency) -> str:
+def _row(name: str, latency: Latency | None) -> str:
+    if latency is None:
+        return f"{name + ' ms':22} none: each answer came in one message"
     mean, p50, p99 = (value * 1000 for value in (latency.mean, latency.p50, latency.p99))
     return f"{name + ' ms':22} {mean:10.1f} {p50:9.1f} {p99:9.1f}"
 

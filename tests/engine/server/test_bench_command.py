@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from pagoda_engine.benchmark.summary import Answer, Summary
 from pagoda_engine.contract import ExitCode
 from pagoda_engine.entrypoints import bench
 
@@ -24,6 +25,19 @@ def test_the_table_has_throughput_and_latencies(server, capsys):
     out = capsys.readouterr().out
     for name in ("output tokens/s", "time to first token ms", "inter-token latency ms"):
         assert name in out
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "row"),
+    [
+        ((1.0, 1.01, 1.03), "inter-token latency ms       15.0      10.0      20.0"),
+        ((1.0,), "inter-token latency ms none: each answer came in one message"),
+    ],
+)
+def test_the_last_row_tells_of_gaps_or_that_there_are_none(arrivals, row):
+    """Tokens that a fast server sends together have no time between them."""
+    summary = Summary.of([Answer(sent=0.5, arrivals=arrivals, tokens=5)])
+    assert bench.as_table(summary).splitlines()[-1] == row
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from pagoda_operator.api.names import Object
 from pagoda_operator.api.spec import Spec
 from pagoda_operator.core.diff import differs
 from pagoda_operator.core.facts import Facts
-from pagoda_operator.core.pods import deadline, is_leaving, is_placed, is_unschedulable
+from pagoda_operator.core.pods import deadline, is_leaving, is_unschedulable
 from pagoda_operator.core.room import Room, room_for
 
 PATIENCE: Final = 120.0
@@ -73,7 +73,6 @@ def roll_out(deployment: Object, live: Object | None, spec: Spec, facts: Facts) 
         replicas=deployment["spec"]["replicas"],
         ready=status.get("readyReplicas", 0),
         full=refused or one_by_one,
-        placed=any(is_placed(pod) and not is_leaving(pod) for pod in facts.pods),
         allow_downtime=spec.rollout.allow_downtime,
     )
     if not seen and not starts and present is not None:
@@ -82,14 +81,14 @@ def roll_out(deployment: Object, live: Object | None, spec: Spec, facts: Facts) 
     return replace(decided, look_again=None if decided.max_surge == 0 else look_again)
 
 
-def _decide(room: Room, *, replicas: int, ready: int, full: bool, placed: bool, allow_downtime: bool) -> Rollout:
-    """`full`: there is no room beside what is wanted, whatever was counted. `placed`: a pod has a node."""
+def _decide(room: Room, *, replicas: int, ready: int, full: bool, allow_downtime: bool) -> Rollout:
+    """`full`: there is no room beside what is wanted, whatever was counted."""
     seats, lacking = room.seats, room.lacking
     if full and seats > replicas:
         seats, lacking = replicas, "there was no place for one more pod when it began"
     if seats > replicas:
         return USUAL
-    if room.ever < 1 and not placed:
+    if room.ever < 1 and not room.held:
         # Nobody loses a place: what waits for one is to wait in its new shape.
         return Rollout(0, max(1, replicas))
     if room.ever < 1:

@@ -8,7 +8,7 @@ from typing import Final
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.core.facts import Facts
-from pagoda_operator.core.pods import is_leaving, is_over
+from pagoda_operator.core.pods import is_leaving, is_over, is_placed
 from pagoda_operator.planner.gpus import gpus_asked, open_nodes
 from pagoda_operator.planner.nodes import PRODUCT_LABEL
 
@@ -19,6 +19,7 @@ UNLIMITED: Final = 1 << 20
 @dataclass(frozen=True, slots=True)
 class Room:
     """
+    held     pods of the service that hold a place
     seats    pods of the service that could be there at once: those of another shape that are there already, and
              pods of this template around them
     ever     pods of this template, were all others of the service gone
@@ -26,6 +27,7 @@ class Room:
     lacking  why there is no more of it, for people: `no NVIDIA-L4 GPU is free for one more pod`
     """
 
+    held: int
     seats: int
     ever: int
     apart: bool
@@ -41,14 +43,13 @@ def room_for(template: Object, facts: Facts, *, one_node: bool) -> Room:
     everywhere = open_nodes(facts.nodes, facts.requested, selector, spec.get("tolerations", ()))
     where = {name: free for name, free in everywhere.items() if name in hosts} if one_node and hosts else everywhere
     if not facts.nodes or (size == 0 and where):
-        return Room(UNLIMITED, UNLIMITED, False, "")
+        return Room(len(present), UNLIMITED, UNLIMITED, False, "")
     misfits = [pod for pod in present if pod["spec"]["nodeName"] not in where or gpus_asked(pod["spec"]) != size]
     apart = not where and bool(everywhere)
     beside = _groups(_without(where, misfits), size, one_node=False)
     ever = _groups(everywhere if apart else where, size, one_node=one_node)
-    return Room(
-        len(misfits) + beside, ever, apart, _lacking(size, selector, sorted(hosts) if one_node else (), apart=apart)
-    )
+    lacking = _lacking(size, selector, sorted(hosts) if one_node else (), apart=apart)
+    return Room(len(present), len(misfits) + beside, ever, apart, lacking)
 
 
 def _groups(free: Mapping[str, int], size: int, *, one_node: bool) -> int:
@@ -70,7 +71,7 @@ def _without(free: Mapping[str, int], pods: Sequence[Object]) -> dict[str, int]:
 
 def _holds_a_place(pod: Object) -> bool:
     """A pod on its way out does not: its place is as good as free, and counting it would make two changes of one."""
-    return bool(pod["spec"].get("nodeName")) and not is_leaving(pod) and not is_over(pod)
+    return is_placed(pod) and not is_leaving(pod) and not is_over(pod)
 
 
 def _lacking(size: int, selector: Mapping[str, str], hosts: Sequence[str], *, apart: bool) -> str:

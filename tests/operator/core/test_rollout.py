@@ -270,11 +270,15 @@ def test_bounds_that_were_edited_by_hand_are_repaired(serving):
     assert bounds(world) == SURGE
 
 
-def test_pods_without_a_place_are_replaced_where_their_successors_have_none_either(world, gpu_node, make_ready_pod):
+@pytest.mark.parametrize("lost", ["never placed", "evicted"])
+def test_pods_without_a_place_are_replaced_where_there_is_none(world, gpu_node, make_ready_pod, lost):
     """Waiting would leave both pending: nobody loses a place, and what waits for one does so in its new shape."""
     world.given(nodes=(gpu_node(count="1"),), requested={"gpu-1": 1}).edit(replicas=1).run(0)
-    pod = gpu_pod(make_ready_pod, "p-0", world.uri, "")
-    del pod["spec"]["nodeName"]
+    pod = gpu_pod(make_ready_pod, "p-0", world.uri)
+    if lost == "evicted":
+        pod["status"] = {"phase": "Failed", "reason": "Evicted"}
+    else:
+        del pod["spec"]["nodeName"]
     world.given(pods=(pod,)).step()
     assert bounds(changed(world)) == (0, 1)
     assert world.reason("WorkloadReady")[1] != "RolloutBlocked"

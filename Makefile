@@ -45,7 +45,7 @@ e2e: $(STAMP) ## Scenarios on a real control plane, built once into the user's c
 
 chaos: $(STAMP) ## A hundred seeds of bad weather around the operator, which is killed in it (SEEDS=7, SEEDS=0-99)
 	$(BIN)/python -m e2e.prerequisites
-	$(BIN)/python -m pytest e2e/test_faults.py -k chaos --seeds $(SEEDS)
+	$(BIN)/python -m pytest e2e/test_chaos.py --seeds $(SEEDS) $(SIDE_BY_SIDE) --no-loadscope-reorder
 SEEDS ?= 0-99
 
 bench: $(STAMP) ## This engine beside transformers' generate, on this machine (QUICK=1 for a first look)

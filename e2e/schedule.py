@@ -25,20 +25,25 @@ LONGEST: Final = (
     "test_scaling.py",
     "test_upgrade.py",
 )
-"""Those of half a minute and more, the longest first: the short ones then fill the end evenly."""
+"""Those of half a minute and more, the longest first: the short ones and the seeds of chaos then fill up the end."""
 HUNGRY: Final = ("test_steady", "test_autoscaling_")
 """What these names begin with takes all the processor that there is: twenty engines start, or some are kept busy."""
+SEPARATE: Final = "test_chaos.py"
+"""Each of its tests may run anywhere: there may be a hundred, and they share no more than an operator."""
 
 
 class Schedule(LoadFileScheduling):
-    """A file at a time for each process; the hungry ones one after the other."""
+    """A file at a time for each process; the hungry ones one after the other, seeds of chaos wherever there is time."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "hungry" if Path(file).name.startswith(HUNGRY) else file
+        name = Path(file).name
+        if name == SEPARATE:
+            return nodeid
+        return "hungry" if name.startswith(HUNGRY) else file
 
 
 def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The scenarios in the order in which files are handed out; within a file it is theirs."""
-    rank = {name: number for number, name in enumerate(LONGEST)}
+    rank = {name: number for number, name in enumerate(LONGEST)} | {SEPARATE: len(LONGEST) + 1}
     return sorted(items, key=lambda item: rank.get(item.path.name, len(rank)))

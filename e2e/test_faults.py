@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from e2e.hub import ModelHub
 from e2e.operator_process import OperatorProcess
 from e2e.release import NAMESPACE, Release
 from e2e.rig import Rig
-from e2e.storm import WRITES, Storm
+from e2e.storm import WRITES
 
 from pagoda_engine.contract import ExitCode
 from pagoda_operator.commands.operator import LEASE_NAME
@@ -201,21 +201,6 @@ def test_a_clock_that_is_wrong(bare_cluster: Cluster, unattended: Release, hub: 
         assert ahead > timedelta(hours=1), "its clock is wrong indeed"
         disturb(skewed)
         skewed.converge()
-
-
-@pytest.mark.timeout(240)
-def test_chaos(rig: Rig, seed: int, measured: Callable[[str], None]) -> None:
-    """All of it at once, drawn from a seed, with the operator killed at random moments.
-
-    `make chaos SEEDS=7` runs that one again.
-    """
-    storm = Storm(rig, seed)
-    try:
-        measured(f"chaos, seed {seed}: converged {storm.run():.1f} s after the weather had cleared")
-    finally:
-        print(f"seed {seed}: {'; '.join(storm.story)}")
-        rig.weather()
-        rig.operator.send(signal.SIGCONT)
 
 
 def test_watches_that_fell_silent(quiet: Rig) -> None:

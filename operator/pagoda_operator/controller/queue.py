@@ -16,8 +16,8 @@ from typing import Final, Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 SPACING: Final = 1.0
-SPACING_A_KEY: Final = 0.05
-LONGEST_SPACING: Final = 30.0
+SPACING_A_KEY: Final = 0.1
+LONGEST_SPACING: Final = 60.0
 """Seconds between two turns of a key that only `add_soon` adds: at least, for each key that waits so, and at most."""
 
 

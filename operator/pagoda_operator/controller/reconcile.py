@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pagoda_operator.api.names import Object
@@ -31,7 +31,7 @@ from pagoda_operator.controller.tenants import Tenants
 from pagoda_operator.controller.writer import ChildWriter
 from pagoda_operator.core.children import POD_NEEDS
 from pagoda_operator.core.facts import Facts
-from pagoda_operator.core.plan import Plan
+from pagoda_operator.core.plan import Plan, is_sound
 from pagoda_operator.core.settings import Settings
 from pagoda_operator.core.urgency import is_urgent, pause
 
@@ -93,8 +93,6 @@ class Reconciler:
         self._statuses: dict[ServiceKey, _StatusWrite] = {}
         self._untold: dict[ServiceKey, float] = {}
         """Services whose status is another one than is written, and since when."""
-        self._sound: dict[ServiceKey, tuple[str, int | None]] = {}
-        """Uid and generation of services whose spec names a model that can be asked for."""
 
     async def reconcile(self, key: ServiceKey) -> float | None:
         """Bring one service a step nearer to its spec; returns seconds until it wants another look without an event.
@@ -107,7 +105,6 @@ class Reconciler:
             self._recorder.forget(key)
             self._statuses.pop(key, None)
             self._untold.pop(key, None)
-            self._sound.pop(key, None)
             self._departures.forget(key)
             return None
         if "deletionTimestamp" in service["metadata"]:
@@ -124,7 +121,7 @@ class Reconciler:
             logger.debug("its namespace is being deleted: %s", gone, extra={"service": str(key)})
             return None
         details = await self._report(service, plan)
-        model = None if plan.model_uri is None else self._models.retry_after(service)
+        model = self._models.retry_after(service) if is_sound(service) else None
         delays = (plan.requeue_after, self.writer.retry_after(key), model, details)
         return min((delay for delay in delays if delay is not None), default=None)
 
@@ -137,6 +134,7 @@ class Reconciler:
             pods=pods,
             last_leaving=self._departures.last(key, pods, now),
             nodes=self._store.nodes(),
+            model=self._models.facts(service) if is_sound(service) else None,
             reports=self._store.reports(key),
             load=self._load(key),
             served=self._cluster_facts.served,
@@ -147,14 +145,7 @@ class Reconciler:
             refused=self.writer.refused(key),
             requested=self._tenants.beside(self._store.requested(key)),
         )
-        identity = service["metadata"]["uid"], service["metadata"].get("generation")
-        model = self._models.facts(service) if self._sound.get(key) == identity else None
-        plan = self._planner(service, replace(facts, model=model), self._settings)
-        if plan.model_uri is None or model is not None:
-            return plan
-        self._sound[key] = identity
-        model = self._models.facts(service)
-        return plan if model is None else self._planner(service, replace(facts, model=model), self._settings)
+        return self._planner(service, facts, self._settings)
 
     def _load(self, key: ServiceKey) -> QueueStatus | None:
         load = self._loads.of(*key)

@@ -25,7 +25,7 @@ from pagoda_operator.core.settings import Settings
 from pagoda_operator.core.situation import Situation
 from pagoda_operator.core.status import blind_status, refused_status, status_of
 
-__all__ = ["ObjectRef", "Plan", "plan"]
+__all__ = ["ObjectRef", "Plan", "is_sound", "plan"]
 
 SPECS: Final = 256
 """Specs that stay read."""
@@ -43,14 +43,18 @@ class Plan:
     delete         children no longer wanted
     status         the service's whole `status` value; write it where it differs from the service's own
     requeue_after  seconds until the service should be planned again without an event, or None
-    model_uri      the URI whose facts the plan needs or used: keep reading it while `Facts.model` is None
     """
 
     apply: tuple[Object, ...]
     delete: tuple[ObjectRef, ...]
     status: Object
     requeue_after: float | None
-    model_uri: str | None
+
+
+def is_sound(service: Object) -> bool:
+    """Whether the spec is one that an API server lets pass. Only such a one names a model that can be asked for, whose
+    facts a plan needs."""
+    return isinstance(_spec_of(service), Spec)
 
 
 def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
@@ -60,12 +64,12 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
     seen), what runs already goes on running, and the status says why it does not change.
     """
     if "deletionTimestamp" in service["metadata"]:
-        return Plan((), (), service.get("status", {}), None, None)
-    spec = _spec(to_json(_asked(service)))
+        return Plan((), (), service.get("status", {}), None)
+    spec = _spec_of(service)
     if isinstance(spec, Invalid):
-        return Plan((), (), refused_status(service, spec.problems, facts), None, None)
+        return Plan((), (), refused_status(service, spec.problems, facts), None)
     if facts.unreadable:
-        return Plan((), (), blind_status(service, facts), None, None)
+        return Plan((), (), blind_status(service, facts), None)
     wanted_replicas = _replicas(service, spec, facts)
     decision = decide(service, spec, facts, settings, wanted_replicas.count)
     deployment: PlannedDeployment | None = None
@@ -78,20 +82,7 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
         delete = to_delete(desired, facts.children, decision.workload.uid)
     outdated = replaces_pods(apply, facts.children)
     situation = Situation(service, spec, facts, settings, decision, wanted_replicas, deployment, outdated)
-    return Plan(
-        apply=apply,
-        delete=delete,
-        status=status_of(situation),
-        requeue_after=_look_again(situation),
-        model_uri=spec.model.uri,
-    )
-
-
-def _asked(service: Object) -> Object:
-    """What the user asks, without what was answered: statuses and metadata are long, and defaults are filled into
-    copies."""
-    asked = {name: service[name] for name in ("apiVersion", "kind", "spec") if name in service}
-    return asked | {"metadata": {"name": service["metadata"]["name"]}}
+    return Plan(apply=apply, delete=delete, status=status_of(situation), requeue_after=_look_again(situation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +90,13 @@ class Invalid:
     """What the API server should have refused."""
 
     problems: tuple[str, ...]
+
+
+def _spec_of(service: Object) -> Spec | Invalid:
+    """What the user asks, without what was answered: statuses and metadata are long, and defaults are filled into
+    copies."""
+    asked = {name: service[name] for name in ("apiVersion", "kind", "spec") if name in service}
+    return _spec(to_json(asked | {"metadata": {"name": service["metadata"]["name"]}}))
 
 
 @lru_cache(SPECS)

@@ -12,7 +12,7 @@ from pagoda_operator.api.names import Object
 
 PAUSE: Final = 2.0
 PAUSE_A_SERVICE: Final = 0.2
-LONGEST_PAUSE: Final = 60.0
+LONGEST_PAUSE: Final = 180.0
 """Seconds that details wait: of one service alone, more for each other service whose details wait too, and at most."""
 
 

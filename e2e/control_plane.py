@@ -79,6 +79,10 @@ class ControlPlane:
         """While the context is open etcd answers nothing, and so the API server only what it has in memory."""
         return self._daemon("etcd").stopped()
 
+    def controllers_stopped(self) -> AbstractContextManager[None]:
+        """While the context is open nobody makes pods of Deployments, and nobody collects garbage."""
+        return self._daemon("kube-controller-manager").stopped()
+
     def _daemon(self, name: str) -> Daemon:
         return next(daemon for daemon in self._daemons if daemon.name == name)
 

@@ -21,7 +21,7 @@ from e2e.hub import ModelHub
 from e2e.operator_process import OperatorProcess
 from e2e.release import NAMESPACE, Release
 from e2e.rig import Rig
-from e2e.storm import WRITES
+from e2e.storm import CHILDREN, WRITES
 
 from pagoda_engine.contract import ExitCode
 from pagoda_operator.commands.operator import LEASE_NAME
@@ -138,6 +138,18 @@ def test_etcd_does_not_answer(settled: Rig) -> None:
     disturb(settled)
     settled.converge()
     assert len(settled.operator.exits) == exits
+
+
+def test_a_garbage_collector_that_is_away(settled: Rig) -> None:
+    """What is left of a service holds its GPUs and its names: the operator deletes it, if nobody else does."""
+    settled.apply("other")
+    settled.converge()
+    with settled.cluster.control_plane.controllers_stopped():
+        settled.delete("InferenceService", "other")
+        settled.cluster.eventually(
+            lambda: not any(settled.get(kind, "other") for kind in CHILDREN), "nothing of it is left", seconds=60
+        )
+    settled.converge()
 
 
 def test_a_namespace_that_goes_in_the_middle(rig: Rig) -> None:

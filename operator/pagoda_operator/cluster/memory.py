@@ -25,11 +25,14 @@ class MemoryCluster:
     """`Cluster` and `Watchable` in memory; lives in one event loop.
 
     `manager` is the field manager that writes; `acting_as` gives the same cluster to another one. `optional` are those
-    kinds that this cluster has, of the ones that a cluster may lack.
+    kinds that this cluster has, of the ones that a cluster may lack; without `collects` its garbage collector is away.
     """
 
-    def __init__(self, *, manager: str = FIELD_MANAGER, optional: frozenset[Resource] = frozenset()) -> None:
-        self._world = World(frozenset(resource for resource in ALL if resource not in OPTIONAL) | optional)
+    def __init__(
+        self, *, manager: str = FIELD_MANAGER, optional: frozenset[Resource] = frozenset(), collects: bool = True
+    ) -> None:
+        kinds = frozenset(resource for resource in ALL if resource not in OPTIONAL) | optional
+        self._world = World(kinds, collects=collects)
         self._manager = manager
 
     def acting_as(self, manager: str) -> MemoryCluster:

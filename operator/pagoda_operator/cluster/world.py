@@ -40,10 +40,11 @@ class Watcher:
 
 
 class World:
-    """All objects of one cluster, by resource and key."""
+    """All objects of one cluster, by resource and key. `collects`: garbage is collected."""
 
-    def __init__(self, kinds: frozenset[Resource]) -> None:
+    def __init__(self, kinds: frozenset[Resource], *, collects: bool) -> None:
         self.kinds = kinds
+        self._collects = collects
         self.watchers: set[Watcher] = set()
         self._objects: dict[Resource, dict[Key, Stored]] = {resource: {} for resource in kinds}
         self._versions = count(2)  # as etcd: at 1 nothing was written yet
@@ -125,7 +126,7 @@ class World:
 
     def _collect_soon(self) -> None:
         """Garbage collection runs behind the call that made garbage, as in a cluster."""
-        if not self._collecting:
+        if self._collects and not self._collecting:
             self._collecting = True
             asyncio.get_running_loop().call_soon(self._collect)
 

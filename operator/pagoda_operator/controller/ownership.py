@@ -29,8 +29,7 @@ def key_of(obj: Object) -> ServiceKey:
 def concerned(obj: Object) -> ServiceKey | None:
     """The service that a child or a pod belongs to: by its controller, else by its label; None for a stranger."""
     metadata = obj["metadata"]
-    owner = controller_of(obj)
-    if owner is not None and owner.get("kind") == KIND and owner.get("apiVersion") == SERVICE_API_VERSION:
+    if (owner := owning_service(obj)) is not None:
         return ServiceKey(metadata["namespace"], owner["name"])
     name = metadata.get("labels", {}).get(SERVICE_LABEL)
     return None if name is None else ServiceKey(metadata["namespace"], name)
@@ -48,8 +47,18 @@ def controls(service: Object, obj: Object) -> bool:
     return bool(labels.get(SERVICE_LABEL) == service["metadata"]["name"] and MANAGED_BY.items() <= labels.items())
 
 
-def holder(obj: Object) -> str:
-    """Who holds an object that is not ours, in words for the user."""
+def owning_service(obj: Object) -> Object | None:
+    """The ownerReference of the service that controls `obj`, or once did; None where another kind does, or nobody."""
+    owner = controller_of(obj)
+    ours = owner is not None and (owner.get("apiVersion"), owner.get("kind")) == (SERVICE_API_VERSION, KIND)
+    return owner if ours else None
+
+
+def holder(service: Object, obj: Object) -> str:
+    """Who holds an object in the place of a child of `service`, in words for the user."""
+    former = owning_service(obj)
+    if former is not None and former["name"] == service["metadata"]["name"]:
+        return "it is left of a former service of this name, and will be removed in a moment"
     owner = controller_of(obj)
     if owner is not None:
         return f"it is controlled by {owner.get('kind')} {owner.get('name')}"

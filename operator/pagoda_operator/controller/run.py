@@ -25,6 +25,7 @@ from pagoda_operator.controller.lease import LeadershipLost, LeaseElector
 from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.metrics import OperatorMetrics
 from pagoda_operator.controller.models import Inspect, ModelReader
+from pagoda_operator.controller.orphans import Orphans
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.queue import WorkQueue
 from pagoda_operator.controller.reconcile import Planner, Reconciler
@@ -103,6 +104,7 @@ class Controller:
             recorder=EventRecorder(cluster, instance=platform.node()),
         )
         self._workers = Workers(self.queue, self._reconciler, elector, self._metrics)
+        self._orphans = Orphans(cluster, self.store)
         self._vigil = Vigil(cluster, self._reconciler.writer.held, self._place_is_free)
         self._metrics.follow(
             depth=lambda: len(self.queue),
@@ -140,6 +142,7 @@ class Controller:
                     tasks.create_task(self._hold_external_metrics(self._external_metrics), name="external metrics")
                 tasks.create_task(self._tenants.run(), name="tenants")
                 tasks.create_task(self._vigil.run(), name="vigil")
+                tasks.create_task(self._orphans.run(), name="orphans")
                 for number in range(WORKERS):
                     tasks.create_task(self._workers.work(), name=f"worker {number}")
                 tasks.create_task(self._resync(), name="resync")

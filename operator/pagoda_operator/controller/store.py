@@ -15,7 +15,7 @@ from pagoda_operator.cluster.interface import Change, WatchEvent
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, NODE, POD, Resource
 from pagoda_operator.controller.gpu_ledger import GpuLedger
 from pagoda_operator.controller.kept import Shelf, version_of
-from pagoda_operator.controller.ownership import ServiceKey, concerned, controls, key_of
+from pagoda_operator.controller.ownership import ServiceKey, concerned, controls, key_of, owning_service
 from pagoda_operator.controller.trim import trim
 from pagoda_operator.core.facts import PodReport
 from pagoda_operator.planner.nodes import Node
@@ -44,6 +44,7 @@ class Store:
         self._nodes_by_name: tuple[Node, ...] | None = None  # until a node changes
         self._belongings: dict[ServiceKey, set[ObjectKey]] = {}  # children and pods
         self._owners: dict[ObjectKey, ServiceKey] = {}  # the same, the other way round
+        self._controllers: dict[ObjectKey, str] = {}  # uids of the services that control children
         self._reports: dict[ServiceKey, Mapping[str, PodReport]] = {}
         self._dead: OrderedDict[str, int] = OrderedDict()  # uid and version of the end
         self._changes: Counter[ServiceKey] = Counter()
@@ -109,6 +110,10 @@ class Store:
             if key.resource != POD and controls(service, child := self._objects[key])
         }
 
+    def orphans(self) -> frozenset[ObjectKey]:
+        """Children that are controlled by a service which is not known (any more)."""
+        return frozenset(key for key, uid in self._controllers.items() if self._uid(self._owners[key]) != uid)
+
     def pods(self, key: ServiceKey) -> tuple[Object, ...]:
         """The pods of a service, by name."""
         return tuple(self._objects[pod] for pod in sorted(self._pods(key), key=lambda pod: pod.name))
@@ -150,6 +155,10 @@ class Store:
 
     # --- the indexes -------------------------------------------------------------------------------------------------
 
+    def _uid(self, key: ServiceKey) -> str | None:
+        kept = self._objects.kept(ObjectKey(INFERENCE_SERVICE, key.namespace, key.name))
+        return None if kept is None else kept.uid
+
     def _pods(self, key: ServiceKey) -> Iterator[ObjectKey]:
         return (belonging for belonging in self._belongings.get(key, ()) if belonging.resource == POD)
 
@@ -168,6 +177,8 @@ class Store:
         elif (owner := concerned(obj)) is not None:
             self._owners[key] = owner
             self._belongings.setdefault(owner, set()).add(key)
+            if (controller := owning_service(obj)) is not None:
+                self._controllers[key] = controller["uid"]
             self._changes[owner] += 1
 
     def _forget(self, key: ObjectKey) -> frozenset[ServiceKey]:
@@ -187,6 +198,7 @@ class Store:
         if owner is None:
             return frozenset()
         self._changes[owner] += 1
+        self._controllers.pop(key, None)
         self._belongings[owner].discard(key)
         if not self._belongings[owner]:
             del self._belongings[owner]

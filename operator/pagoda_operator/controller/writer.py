@@ -177,7 +177,7 @@ class ChildWriter:
         except NotFound:
             return None
         if not controls(service, found):
-            raise _Foreign(holder(found))
+            raise _Foreign(holder(service, found))
         self._store.put(resource_of(desired), found)
         return found
 

@@ -1,0 +1,77 @@
+"""Children whose service is gone and that Kubernetes' garbage collector has left: they hold GPUs and names, for nobody.
+
+Deletion is the garbage collector's, and works without the operator. But it goes by events, and a deletion that falls
+into the first seconds of an API server's life it may never hear of (seen with Kubernetes 1.36: every other restart of
+the only API server, with a service deleted within two seconds of it). Then nothing but a restart of the controller
+manager has it look again. What it has left for a while is deleted here, when the API server has confirmed both: that
+the child is controlled by that service still, and that there is no such service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Set
+from typing import Final, NoReturn
+
+from pagoda_operator.cluster.errors import ClusterError, NotFound
+from pagoda_operator.cluster.interface import Cluster
+from pagoda_operator.cluster.resources import INFERENCE_SERVICE
+from pagoda_operator.controller.ownership import ServiceKey, owning_service
+from pagoda_operator.controller.store import ObjectKey, Store
+
+logger = logging.getLogger(__name__)
+
+PERIOD: Final = 10.0
+"""Seconds between two looks; what is an orphan at two of them is one that nobody else sees to."""
+PAUSE: Final = 0.1
+"""Seconds between two orphans of a look."""
+
+
+class Orphans:
+    """`look` once, or `run` for ever."""
+
+    def __init__(self, cluster: Cluster, store: Store) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._before: Set[ObjectKey] = frozenset()
+
+    async def run(self) -> NoReturn:
+        """Look for ever."""
+        while True:
+            await asyncio.sleep(PERIOD)
+            await self.look()
+
+    async def look(self) -> None:
+        """Delete what was an orphan at the last look too."""
+        found = self._store.orphans()
+        for key in found & self._before:
+            try:
+                await self._collect(key)
+            except ClusterError as error:
+                logger.warning("%s %s may be left over: %s", key.resource.kind, key.name, error, extra=_service(key))
+            await asyncio.sleep(PAUSE)
+        self._before = found
+
+    async def _collect(self, key: ObjectKey) -> None:
+        """Raises ClusterError."""
+        try:
+            child = await self._cluster.get(key.resource, key.namespace, key.name)
+        except NotFound:
+            return
+        owner = owning_service(child)
+        if owner is None or "deletionTimestamp" in child["metadata"]:
+            return
+        # Of that name there may be another one by now.
+        named = await self._cluster.list(
+            INFERENCE_SERVICE, key.namespace, fields={"metadata.name": owner["name"]}, metadata_only=True
+        )
+        if any(service["metadata"]["uid"] == owner["uid"] for service in named):
+            return
+        await self._cluster.delete(key.resource, key.namespace, key.name, uid=child["metadata"]["uid"])
+        message = "deleted %s %s: its service is gone, and the garbage collector had left it"
+        logger.warning(message, key.resource.kind, key.name, extra=_service(key, owner["name"]))
+
+
+def _service(key: ObjectKey, name: str = "") -> dict[str, str]:
+    return {"service": str(ServiceKey(key.namespace, name or key.name))}

@@ -108,7 +108,7 @@ class Api:
                     await _raise_refusal(answer)
                     return dict(await answer.json())
             except (aiohttp.ClientConnectionError, ApiError) as error:
-                away = not isinstance(error, ApiError) or error.code in (500, 503, 504)
+                away = not isinstance(error, ApiError) or error.code in (429, 500, 503, 504)
                 if not away or loop.time() > deadline:
                     raise
             await asyncio.sleep(RETRY_SECONDS)

@@ -53,12 +53,15 @@ class _StatusWrite:
 
     @classmethod
     def of(cls, sent: Object, kept: Object) -> _StatusWrite:
-        return cls(
-            *(
-                hashlib.blake2b(json.dumps(status, sort_keys=True).encode(), digest_size=16).digest()
-                for status in (sent, kept)
-            )
-        )
+        return cls(_digest(sent), _digest(kept))
+
+    def made(self, sent: Object, kept: Object) -> bool:
+        """Whether it is this status that the server has made that of."""
+        return _digest(sent) == self.sent and _digest(kept) == self.kept
+
+
+def _digest(status: Object) -> bytes:
+    return hashlib.blake2b(json.dumps(status, sort_keys=True).encode(), digest_size=16).digest()
 
 
 class Reconciler:
@@ -178,7 +181,8 @@ class Reconciler:
     async def _report(self, service: Object, plan: Plan) -> float | None:
         """Write the status where it changed; returns seconds until it may be written where that has to wait."""
         key, live = key_of(service), service.get("status", {})
-        if plan.status == live or self._statuses.get(key) == _StatusWrite.of(plan.status, live):
+        last = self._statuses.get(key)
+        if plan.status == live or (last is not None and last.made(plan.status, live)):
             self._untold.pop(key, None)
             return None
         now = asyncio.get_running_loop().time()

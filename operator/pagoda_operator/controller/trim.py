@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pagoda_operator.api.names import Object
+from pagoda_operator.api.names import MODEL_ANNOTATION, SERVICE_LABEL, Object
 from pagoda_operator.cluster.resources import (
     DEPLOYMENT,
     NODE,
@@ -18,6 +18,7 @@ from pagoda_operator.cluster.resources import (
     SERVICE,
     Resource,
 )
+from pagoda_operator.core import deletion_cost
 
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _POD_METADATA: Final = (
@@ -27,12 +28,12 @@ _POD_METADATA: Final = (
     "resourceVersion",
     "creationTimestamp",
     "deletionTimestamp",
-    "labels",
-    "annotations",
     "ownerReferences",
 )
+_POD_LABELS: Final = (SERVICE_LABEL,)
+_POD_ANNOTATIONS: Final = (MODEL_ANNOTATION, deletion_cost.ANNOTATION)
 _POD_CONDITIONS: Final = ("PodScheduled", "Ready")
-_CONTAINER_FIELDS: Final = ("name", "image", "ports", "resources")
+_CONTAINER_FIELDS: Final = ("name", "ports", "resources")
 _POD_STATUS_DROPPED: Final = ("hostIP", "hostIPs", "podIPs", "qosClass", "observedGeneration")
 _CONTAINER_STATUS_DROPPED: Final = (
     "image",
@@ -55,7 +56,7 @@ def trim(resource: Resource, obj: Object) -> Object:
     """A copy of `obj` with what is kept; parts of it are shared with `obj`."""
     metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
     if resource == POD:
-        metadata = {key: metadata[key] for key in _POD_METADATA if key in metadata}
+        metadata = _pod_metadata(metadata)
     if _LAST_APPLIED in metadata.get("annotations", {}):
         metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != _LAST_APPLIED}
     kept: Object = {"apiVersion": resource.api_version, "kind": resource.kind} | obj | {"metadata": metadata}
@@ -67,6 +68,14 @@ def trim(resource: Resource, obj: Object) -> Object:
         kept["status"] = _node_status(obj.get("status", {}))
     elif resource in _STATUS_READ:
         kept["status"] = {key: value for key, value in obj.get("status", {}).items() if key in _STATUS_READ[resource]}
+    return kept
+
+
+def _pod_metadata(metadata: Object) -> Object:
+    kept: Object = {key: metadata[key] for key in _POD_METADATA if key in metadata}
+    for part, names in (("labels", _POD_LABELS), ("annotations", _POD_ANNOTATIONS)):
+        given = metadata.get(part, {})
+        kept[part] = {name: given[name] for name in names if name in given}
     return kept
 
 

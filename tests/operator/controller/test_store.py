@@ -129,8 +129,14 @@ def test_only_what_planning_reads_is_kept(store):
     assert "managedFields" not in kept
     assert kept["annotations"] == {"kept": "yes"}
     assert "managedFields" in managed["metadata"], "what was passed in is left as it was"
-    store.put(POD, pod("p", 6))
-    assert "env" not in store.pods(QWEN)[0]["spec"]["containers"][0]
+    written = pod("p", 6)
+    written["metadata"]["annotations"] = {"pagoda.dev/model-uri": "hf://a/b", "prometheus.io/port": "8000"}
+    written["metadata"]["labels"]["pod-template-hash"] = "5b7b5c577c"
+    store.put(POD, written)
+    (kept,) = store.pods(QWEN)
+    assert "env" not in kept["spec"]["containers"][0]
+    assert kept["metadata"]["annotations"] == {"pagoda.dev/model-uri": "hf://a/b"}
+    assert kept["metadata"]["labels"] == {"pagoda.dev/service": "qwen"}
     store.put(NODE, node())
     assert "images" not in store.object(ObjectKey(NODE, "", "n1"))["status"]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -101,6 +100,10 @@ class Stage(StrEnum):
     FAILED = "failed"
 
 
+_MOST: Final = 2.0**63 - 1024
+"""Of any number in a progress document: what int64 and double can both hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """The body of `/ready`, from the first byte of the model's download to the last stream of a drain.
@@ -131,8 +134,10 @@ class Progress:
         values = _known(cls, document)
         for name in ("percent", "bytes_done", "bytes_total", "eta_seconds"):
             number = values.get(name)
-            if not isinstance(number, int | float | None) or (number is not None and not math.isfinite(number)):
-                raise ValueError(f"not a progress document: {name} is {number!r}, not a finite number")
+            if not isinstance(number, int | float | None) or (number is not None and not abs(number) <= _MOST):
+                raise ValueError(
+                    f"not a progress document: {name} is {number!r:.80}, not a number that can be counted to"
+                )
         return cls(**{**values, "stage": Stage(document["stage"]), "message": str(values.get("message", ""))})
 
     def __str__(self) -> str:

@@ -9,9 +9,8 @@ from pagoda_engine.contract import Progress, Stage
 from pagoda_operator.core.facts import PodReport
 
 PERCENT_PAUSE: Final = 2.0
-EDGE_PAUSE: Final = 5.0
 QUEUE_PAUSE: Final = 15.0
-"""Seconds between two publications for the sake of a percentage, of a queue that fills or empties, of other numbers."""
+"""Seconds between two publications for the sake of a percentage, and of a queue."""
 
 Reports = Mapping[str, PodReport]
 """What the pods of one service answered, by name."""
@@ -23,10 +22,7 @@ def worth_telling(told: Reports, known: Reports, elapsed: float) -> bool:
         return True
     if elapsed >= PERCENT_PAUSE and any(_moved(told[pod].progress, known[pod].progress) for pod in known):
         return True
-    old, new = _load(told), _load(known)
-    if elapsed >= EDGE_PAUSE and [bool(number) for number in old] != [bool(number) for number in new]:
-        return True
-    return elapsed >= QUEUE_PAUSE and (old != new or _left(told) != _left(known))
+    return elapsed >= QUEUE_PAUSE and (_load(told) != _load(known) or _left(told) != _left(known))
 
 
 def _phases(reports: Reports) -> dict[str, tuple[Stage | None, bool]]:

@@ -41,6 +41,8 @@ STANDS: Final = 10.0
 
 DOCUMENT_LIMIT: Final = 16 << 10
 """Bytes that a progress document may have."""
+MOST: Final = 1e9
+"""Requests of one pod: beyond, it is no engine that answers."""
 
 Fetch = Callable[[str], Awaitable[tuple[int, bytes]]]
 """GET a URL: status and body. Raises OSError, EOFError, TimeoutError or ValueError where there is no answer."""
@@ -49,10 +51,12 @@ Fetch = Callable[[str], Awaitable[tuple[int, bytes]]]
 def gauge(text: str, name: str) -> int | None:
     """The sum of a gauge over its labels in Prometheus' text format, or None where it has no finite value.
 
-    Raises ValueError on a value that is no number.
+    Raises ValueError on a value that is no number, and on more than anybody can count.
     """
     finite = [value for value in _values(text, name) if math.isfinite(value)]
-    return round(sum(finite)) if finite else None
+    if abs(total := sum(finite)) > MOST:
+        raise ValueError(f"{name} is {total:g}")
+    return round(total) if finite else None
 
 
 def _values(text: str, name: str) -> Iterator[float]:
@@ -237,6 +241,11 @@ class Scraper:
         except (OSError, EOFError, TimeoutError, ValueError, RecursionError) as error:
             # Between two containers, or another engine's image: the last answer stands.
             logger.debug("no report of pod %s: %s", pod.name, error)
+            if pod.serves:
+                self._loads.silent(pod.uid)
+        except Exception:
+            # What one pod answers must not stop the operator; it is told in full.
+            logger.exception("no report of pod %s", pod.name, extra={"service": str(key)})
             if pod.serves:
                 self._loads.silent(pod.uid)
         else:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pagoda_operator.api import quantity
 from pagoda_operator.api.names import Object
 from pagoda_operator.planner.nodes import GPU_RESOURCE, Node
 
@@ -93,7 +94,7 @@ def gpus_asked(pod_spec: Object) -> int:
     def asked(container: Object) -> int:
         resources = container.get("resources", {})
         amounts = resources.get("requests", {}) | resources.get("limits", {})
-        return sum(int(amounts.get(name, 0)) for name in GPU_RESOURCES)
+        return sum(int(quantity.parse(amounts[name])) for name in GPU_RESOURCES if name in amounts)
 
     together = sum(map(asked, pod_spec.get("containers", ())))
     return max([together, *map(asked, pod_spec.get("initContainers", ()))])

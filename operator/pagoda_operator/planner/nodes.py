@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from pagoda_operator.api import quantity
 from pagoda_operator.api.names import Object
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
@@ -46,7 +47,7 @@ class Node:
         """A Kubernetes Node."""
         metadata, spec, status = node["metadata"], node.get("spec", {}), node.get("status", {})
         labels = metadata.get("labels", {})
-        gpus = int(status.get("allocatable", {}).get(GPU_RESOURCE, "0"))
+        gpus = int(quantity.parse(status.get("allocatable", {}).get(GPU_RESOURCE, "0")))
         product, memory = labels.get(PRODUCT_LABEL, ""), labels.get(MEMORY_LABEL, "")
         known = gpus > 0 and bool(product) and memory.isdecimal() and int(memory) > 0
         ready = all(c["status"] == "True" for c in status.get("conditions", []) if c["type"] == "Ready")

@@ -41,9 +41,8 @@ def serving(waiting, running):
         (loading(10), loading(12), 1.9, False),  # too soon
         (loading(10), loading(12), 2, True),
         (loading(None), loading(3), 2, True),  # the size became known
-        (serving(0, 0), serving(4, 0), 4.9, False),
-        (serving(0, 0), serving(4, 0), 5, True),  # a queue begins
-        (serving(4, 9), serving(0, 9), 5, True),  # a queue is gone
+        (serving(0, 0), serving(4, 0), 14.9, False),  # a queue begins
+        (serving(0, 0), serving(4, 0), 15, True),
         (serving(4, 9), serving(5, 9), 14.9, False),  # a queue that moves
         (serving(4, 9), serving(5, 9), 15, True),
         (serving(4, 9), serving(4, 9), 1e9, False),  # steady
@@ -73,6 +72,8 @@ def test_a_gauge_is_summed_over_its_labels_and_no_other_metric_is_taken_for_it()
     assert gauge(f"{Metric.RUNNING} NaN\n{Metric.RUNNING} +Inf\n{Metric.RUNNING}\n", Metric.RUNNING) is None
     with pytest.raises(ValueError, match="many"):
         gauge(f"{Metric.RUNNING} many", Metric.RUNNING)
+    with pytest.raises(ValueError, match="is inf"):
+        gauge(f"{Metric.RUNNING} 1e308\n" * 2, Metric.RUNNING)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,7 @@ def test_a_gauge_is_summed_over_its_labels_and_no_other_metric_is_taken_for_it()
         b'{"stage": "ready", "percent": "43"}',
         b'{"stage": "ready", "percent": NaN}',
         b'{"stage": "ready", "eta_seconds": 1e999}',
+        b'{"stage": "ready", "bytes_done": ' + b"9" * 400 + b"}",
         b"[" * 10_000,
         b'{"stage": "ready", "message": "' + b"x" * 20_000 + b'"}',
     ],

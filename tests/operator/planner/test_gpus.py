@@ -2,7 +2,7 @@
 
 import pytest
 
-from pagoda_operator.planner.gpus import GpuClass, gpu_classes, unlabelled
+from pagoda_operator.planner.gpus import GpuClass, gpu_classes, gpus_asked, unlabelled
 from pagoda_operator.planner.nodes import Node
 
 TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
@@ -26,6 +26,13 @@ def test_counts_are_allocatable_and_not_the_label(node):
 
 def test_nodes_that_disagree_on_memory_are_planned_by_the_least(node):
     assert classes(node("a", memory="81559"), node("b", memory="80000"))[0].memory_mib == 80000
+
+
+def test_counts_are_quantities():
+    """The API server writes 1000 as 1k."""
+    node = Node.of({"metadata": {"name": "n"}, "status": {"allocatable": {"nvidia.com/gpu": "1k"}}})
+    assert node.gpus == 1000
+    assert gpus_asked({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "1k"}}}]}) == 1000
 
 
 def test_a_node_without_gpus_has_no_class(node):

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.core.pods import is_over, is_placed
+from pagoda_operator.core.pods import is_on_a_node
 from pagoda_operator.planner.gpus import gpus_asked
 
 Key = TypeVar("Key", bound=Hashable)
@@ -21,7 +21,7 @@ class GpuLedger(Generic[Key]):
 
     def put(self, key: Key, pod: Object) -> None:
         self.drop(key)
-        if is_placed(pod) and not is_over(pod) and (gpus := gpus_asked(pod["spec"])):
+        if is_on_a_node(pod) and (gpus := gpus_asked(pod["spec"])):
             node = pod["spec"]["nodeName"]
             self._held[key] = node, gpus
             self._asked[node] = self._asked.get(node, 0) + gpus

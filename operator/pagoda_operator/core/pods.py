@@ -42,7 +42,7 @@ LAST_WORDS: Final = 1000
 
 def present_problem(pods: Iterable[Object], before: Failure | None) -> Failure | None:
     """What keeps a pod from being ready now, the latest of several; None where pods only need time."""
-    found = [problem for pod in pods if not is_ready(pod) for problem in _problems(pod)]
+    found = [problem for pod in pods if not is_ready(pod) and not is_over(pod) for problem in _problems(pod)]
     return _as_before(max(found, key=_recency, default=None), before)
 
 
@@ -78,9 +78,14 @@ def is_placed(pod: Object) -> bool:
     return bool(pod["spec"].get("nodeName"))
 
 
+def is_on_a_node(pod: Object) -> bool:
+    """Whether the pod holds what it asked for on its node: it was placed, and has not ended for good."""
+    return is_placed(pod) and not is_over(pod)
+
+
 def is_loading(pod: Object) -> bool:
     """Whether the pod is on its way to its first answer, and nothing is wrong with it."""
-    return is_placed(pod) and not (is_over(pod) or serves(pod) or is_leaving(pod) or any(_problems(pod)))
+    return is_on_a_node(pod) and not (serves(pod) or is_leaving(pod) or any(_problems(pod)))
 
 
 def is_leaving(pod: Object) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.core.pods import is_leaving, is_loading, is_placed, is_ready
+from pagoda_operator.core.pods import is_leaving, is_loading, is_on_a_node, is_ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Standing:
     current   asked of the Deployment so far
     ready     that answer requests
     loading   on their way to it, with nothing wrong
-    placed    on a node, whatever became of them there
+    placed    on a node
     """
 
     current: int
@@ -37,7 +37,7 @@ class Standing:
             current=int(deployment["spec"].get("replicas", 1)),
             ready=sum(map(is_ready, staying)),
             loading=sum(map(is_loading, staying)),
-            placed=sum(map(is_placed, staying)),
+            placed=sum(map(is_on_a_node, staying)),
         )
 
 

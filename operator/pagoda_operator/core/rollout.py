@@ -111,7 +111,7 @@ def _refused(facts: Facts) -> tuple[bool, float | None]:
     oldest = min(datetime.fromisoformat(pod["metadata"]["creationTimestamp"]) for pod in waiting)
     proof = max([oldest + timedelta(seconds=PATIENCE), *(end + timedelta(seconds=SCHEDULER_SECONDS) for end in ends)])
     seconds = (proof - facts.now).total_seconds()
-    return seconds <= 0, max(1.0, seconds)
+    return (True, None) if seconds <= 0 else (False, max(1.0, seconds))
 
 
 def _bounds(live: Object) -> Rollout | None:

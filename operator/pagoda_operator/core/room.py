@@ -8,7 +8,7 @@ from typing import Final
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.core.facts import Facts
-from pagoda_operator.core.pods import is_leaving, is_over, is_placed
+from pagoda_operator.core.pods import is_leaving, is_on_a_node
 from pagoda_operator.planner.gpus import gpus_asked, open_nodes
 from pagoda_operator.planner.nodes import PRODUCT_LABEL
 
@@ -71,7 +71,7 @@ def _without(free: Mapping[str, int], pods: Sequence[Object]) -> dict[str, int]:
 
 def _holds_a_place(pod: Object) -> bool:
     """A pod on its way out does not: its place is as good as free, and counting it would make two changes of one."""
-    return is_placed(pod) and not is_leaving(pod) and not is_over(pod)
+    return is_on_a_node(pod) and not is_leaving(pod)
 
 
 def _lacking(size: int, selector: Mapping[str, str], hosts: Sequence[str], *, apart: bool) -> str:

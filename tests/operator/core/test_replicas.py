@@ -53,6 +53,14 @@ def test_only_what_can_still_come_is_loading(make_pod):
     assert not loads(initContainerStatuses=[{"name": "model", "state": {"waiting": {"reason": "ErrImagePull"}}}])
 
 
+def test_pods_that_have_ended_hold_no_place(make_pod):
+    """An evicted pod stays as an object for days."""
+    pods = [make_pod(f"p-{phase}", "hf://a/b", phase=phase) for phase in ("Running", "Failed")]
+    for pod in pods:
+        pod["spec"] = {"nodeName": "n"}
+    assert Standing.of({"spec": {"replicas": 2}}, pods).placed == 1
+
+
 class Play:
     """A scaler, the operator, a ReplicaSet, a scheduler with few places, and pods that load, fail and recover."""
 

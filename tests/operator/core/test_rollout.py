@@ -241,6 +241,18 @@ def test_what_can_t_be_counted_the_scheduler_tells(unplaced):
     assert bounds(unplaced) == ONE_BY_ONE
 
 
+def test_a_roll_out_that_is_blocked_waits_for_an_event(serving, make_pod):
+    """What is proved need not be asked again every second."""
+    world = changed(serving(replicas=1))
+    conditions = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no memory"}]
+    new = make_pod("p-new", world.uri, conditions=conditions)
+    new["metadata"]["creationTimestamp"] = world.facts.now.isoformat()
+    world.given(pods=(*world.facts.pods, new)).deployed(ready=1, replicas=2, updated=1)
+    result = world.given(now=world.facts.now + timedelta(seconds=120)).step()
+    assert world.reason("WorkloadReady") == ("False", "RolloutBlocked")
+    assert result.requeue_after is None
+
+
 def test_what_a_pod_on_its_way_out_holds_is_waited_for(unplaced, make_ready_pod):
     """Until it is gone, or was to be gone; and then until the scheduler had time to use its place."""
     begun, stays = unplaced.facts.now, unplaced.facts.pods

@@ -162,6 +162,16 @@ def test_an_engine_that_dies_tells_its_last_words_its_code_and_the_fix(world, ma
     assert fix in world.condition("Ready")["message"]
 
 
+def test_a_pod_that_is_over_keeps_no_other_from_being_ready(world, make_pod):
+    """A ReplicaSet leaves evicted pods, which are remembered as the last failure and stand in nobody's way."""
+    world.step()
+    evicted = failing_pod(make_pod, world.uri, code=137)
+    evicted["status"]["phase"] = "Failed"
+    world.deployed(ready=0, replicas=1).given(pods=(evicted, make_pod("p-1", world.uri))).step()
+    assert world.service["status"]["lastFailure"]["pod"] == "p-0"
+    assert world.reason("WorkloadReady") == ("False", "Starting")
+
+
 def test_a_download_that_fails_is_the_cache_s_condition_too(world, make_pod):
     world.step()
     pod = failing_pod(make_pod, world.uri, code=17, words="disk full", container="initContainerStatuses", name="model")

@@ -19,7 +19,10 @@ REMEMBERED: Final = 5
 def cold_starts(pods: Iterable[Object], before: Iterable[ColdStart]) -> tuple[ColdStart, ...]:
     """The latest starts, the newest first: those known before, and those of pods that became ready since."""
     known = {start.pod: start for start in before}
-    new = [start for pod in pods if pod["metadata"]["name"] not in known and (start := _start(pod)) is not None]
+    # A pod that was there before those became ready may have become ready long ago, and only once more since.
+    since = min(start.ready for start in known.values()) if len(known) >= REMEMBERED else ""
+    young = [pod for pod in pods if pod["metadata"].get("creationTimestamp", "") > since]
+    new = [start for pod in young if pod["metadata"]["name"] not in known and (start := _start(pod)) is not None]
     return tuple(sorted([*known.values(), *new], key=lambda start: (start.ready, start.pod), reverse=True)[:REMEMBERED])
 
 

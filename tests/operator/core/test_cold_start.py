@@ -44,6 +44,12 @@ def test_a_start_is_learned_once():
     assert cold_starts([started("p", ready="11:00:00")], once) == once
 
 
+def test_a_pod_that_is_older_than_what_is_remembered_has_started_long_ago():
+    """Its own start is forgotten by now, and only its readiness is new: a node that was away for a moment."""
+    starts = known(1, 2, 3, 4, 5)
+    assert cold_starts([started("p", created="08:00:00", ready="11:00:00")], starts) == starts
+
+
 def test_the_latest_five_are_remembered_after_their_pods_are_gone():
     starts = cold_starts([started("p")], known(1, 2, 3, 4, 5))
     assert [start.seconds for start in starts] == [60, 1, 2, 3, 4]

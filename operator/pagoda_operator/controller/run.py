@@ -21,6 +21,7 @@ from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.controller.api_service import ApiServiceKeeper
 from pagoda_operator.controller.cluster_facts import ClusterFacts
 from pagoda_operator.controller.events import EventRecorder
+from pagoda_operator.controller.fence import Fenced
 from pagoda_operator.controller.lease import LeadershipLost, LeaseElector
 from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.metrics import OperatorMetrics
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 RESYNC: Final = 600.0
 """Seconds between two looks at every service without an event."""
 FIRST_ANSWERS: Final = 10.0
-"""Seconds that a new leader waits at most until all pods have been asked."""
+"""Seconds that a new leader waits at most for what it has asked: all pods, all nodes with GPUs."""
 
 
 class Controller:
@@ -69,6 +70,7 @@ class Controller:
         inspect: Inspect | None = None,
         fetch: Fetch | None = None,
     ) -> None:
+        led = cluster if elector is None else Fenced(cluster, elector)
         self.store = Store()
         self.queue: WorkQueue[ServiceKey] = WorkQueue()
         self.ready = False
@@ -92,7 +94,7 @@ class Controller:
         self._scraper = Scraper(self.store, self.queue.add_soon, self.loads, fetch=fetch)
         self._tenants = Tenants(cluster, self.store, self.queue.add_all, namespaces)
         self._reconciler = Reconciler(
-            cluster,
+            led,
             self.store,
             planner,
             settings,
@@ -101,10 +103,10 @@ class Controller:
             scraper=self._scraper,
             loads=self.loads,
             tenants=self._tenants,
-            recorder=EventRecorder(cluster, instance=platform.node()),
+            recorder=EventRecorder(led, instance=platform.node()),
         )
         self._workers = Workers(self.queue, self._reconciler, elector, self._metrics)
-        self._orphans = Orphans(cluster, self.store)
+        self._orphans = Orphans(led, self.store)
         self._vigil = Vigil(cluster, self._reconciler.writer.held, self._place_is_free)
         self._metrics.follow(
             depth=lambda: len(self.queue),
@@ -140,6 +142,9 @@ class Controller:
                 if self._external_metrics is not None:
                     await self._take_external_metrics(self._external_metrics)
                     tasks.create_task(self._hold_external_metrics(self._external_metrics), name="external metrics")
+                # Nor one that takes GPUs of others for free: where a service is planned first, it stays.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._tenants.look(), FIRST_ANSWERS)
                 tasks.create_task(self._tenants.run(), name="tenants")
                 tasks.create_task(self._vigil.run(), name="vigil")
                 tasks.create_task(self._orphans.run(), name="orphans")

@@ -52,23 +52,28 @@ class Tenants:
     async def run(self) -> NoReturn:
         """Ask for ever."""
         while True:
-            try:
-                await self.look()
-            except ClusterError as error:
-                logger.warning("foreign pods on GPU nodes can't be counted: %s", error)
             await asyncio.sleep(PERIOD)
+            await self.look(pause=PAUSE)
 
-    async def look(self) -> None:
-        """One round. Raises ClusterError; what was known before then stays."""
-        names = [node.name for node in self._store.nodes() if node.gpus]
-        held: dict[str, int] = {}
-        for name in names if self._store.services() else ():
-            if gpus := await self._held_on(name):
-                held[name] = gpus
-            await asyncio.sleep(PAUSE)
+    async def look(self, *, pause: float = 0.0) -> None:
+        """One round, with so many seconds between two nodes. Where it fails, what was known before stays."""
+        try:
+            held = await self._count(pause)
+        except ClusterError as error:
+            logger.warning("foreign pods on GPU nodes can't be counted: %s", error)
+            return
         if held != self._held:
             self._held = held
             self._changed([key for key in self._store.services() if not self._is_settled(key)])
+
+    async def _count(self, pause: float) -> dict[str, int]:
+        """Raises ClusterError."""
+        held: dict[str, int] = {}
+        for name in [node.name for node in self._store.nodes() if node.gpus]:
+            if gpus := await self._held_on(name):
+                held[name] = gpus
+            await asyncio.sleep(pause)
+        return held
 
     def _is_settled(self, key: ServiceKey) -> bool:
         service = self._store.service(key)

@@ -63,12 +63,15 @@ class Workers:
         return f"a reconcile has not ended for {longest:.0f} s" if longest > 2 * RECONCILE_LIMIT else None
 
     async def _reconcile(self, key: ServiceKey) -> None:
+        """Raises LeadershipLost."""
         loop = asyncio.get_running_loop()
         started, result = loop.time(), "success"
         context = {"service": str(key)}
         try:
             async with asyncio.timeout(RECONCILE_LIMIT):
                 again = await self._reconciler.reconcile(key)
+        except LeadershipLost:
+            raise
         except Unavailable as error:
             result = "error"
             delay = self._queue.add_failed(key, at_least=error.retry_after or 0.0, at_most=OUTAGE_DELAY)

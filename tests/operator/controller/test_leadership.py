@@ -6,7 +6,7 @@ import asyncio
 from tests.operator.controller.qwen import fetch, inspect, qwen, running
 
 from pagoda_operator.cluster.memory import MemoryCluster
-from pagoda_operator.cluster.resources import INFERENCE_SERVICE, LEASE
+from pagoda_operator.cluster.resources import INFERENCE_SERVICE, LEASE, SERVICE_ACCOUNT
 from pagoda_operator.controller.lease import LeaseElector
 from pagoda_operator.controller.run import Controller
 from pagoda_operator.controller.sources import StreamSource
@@ -80,5 +80,34 @@ def test_an_operator_that_slept_past_its_lease_writes_nothing(virtual, recording
         await asyncio.wait([task])
         assert "ran out" in str(task.exception())
         assert [write for write in cluster.take_writes() if write[1] != "Lease"] == []
+
+    virtual(scenario())
+
+
+def test_an_operator_that_slept_in_the_middle_of_its_work_leaves_the_rest(virtual, recording):
+    """The first child is written, the next one is not."""
+
+    class Sleeping(MemoryCluster):
+        async def apply(self, resource, obj, *, force):
+            written = await super().apply(resource, obj, force=force)
+            if resource is SERVICE_ACCOUNT:
+                elector.leads = lambda: False  # its clock has moved on
+            return written
+
+    cluster = recording(Sleeping())
+    elector = LeaseElector(cluster, "pagoda", "pagoda-operator", "one")
+
+    async def scenario():
+        controller = Controller(
+            cluster, StreamSource(cluster), Settings(), inspect=inspect, fetch=fetch, elector=elector
+        )
+        task = asyncio.create_task(controller.run())
+        await asyncio.sleep(5)
+        await cluster.cluster.create(INFERENCE_SERVICE, qwen())
+        await asyncio.wait([task])
+        assert "ran out in the middle of work" in str(task.exception())
+        assert [kind for _, kind, _ in cluster.take_writes() if kind not in ("Lease", "InferenceService")] == [
+            "ServiceAccount"
+        ]
 
     virtual(scenario())

@@ -76,8 +76,10 @@ def test_only_namespaces_that_are_served_are_asked(scene):
     assert scene([node("n1", 8)], [pod("a", "n1", 2)], namespaces=("mine",))[0] == {}
 
 
-def test_without_a_service_nobody_is_asked(scene):
-    assert scene([node("n1", 8)], [pod("a", "n1", 2)], services=0) == ({}, 0)
+def test_they_are_known_before_the_first_service_comes(scene):
+    """Where a service is planned first, it stays."""
+    held, _ = scene([node("n1", 8)], [pod("a", "n1", 2)], services=0)
+    assert held == {"n1": 2}
 
 
 def test_a_cluster_that_refuses_is_asked_again_and_the_last_numbers_stay(virtual):
@@ -97,7 +99,7 @@ def test_a_cluster_that_refuses_is_asked_again_and_the_last_numbers_stay(virtual
         await cluster.create(POD, pod("a", "n1", 2))
         tenants = Tenants(cluster, store, ignored)
         running = asyncio.create_task(tenants.run())
-        await asyncio.sleep(10)
+        await asyncio.sleep(40)
         cluster.refuses = True
         await asyncio.sleep(60)
         assert tenants.beside({}) == {"n1": 2}

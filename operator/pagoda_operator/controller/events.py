@@ -15,13 +15,12 @@ from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import EVENT
 from pagoda_operator.controller.ownership import ServiceKey, key_of
 from pagoda_operator.controller.store import condition
+from pagoda_operator.core.reasons import BLOCKED
 
 logger = logging.getLogger(__name__)
 
 TOLD: Final = ("Planned", "Ready")
 """The conditions whose turns are told."""
-BLOCKED: Final = ("NameConflict", "Refused", "RolloutBlocked")
-"""Reasons that are news even for a service that was never ready: somebody has to do something."""
 MESSAGE_LIMIT: Final = 1024
 """Characters that the API allows in an Event's message."""
 

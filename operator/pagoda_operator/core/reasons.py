@@ -83,3 +83,6 @@ REASONS: Final[Mapping[str, str]] = {
     "DeviceNotFound": "the node has no usable GPU",
 }
 """Meanings by reason, in the order in which one meets them."""
+
+BLOCKED: Final = ("NameConflict", "Refused", "RolloutBlocked")
+"""Reasons that are news even for a service that was never ready: somebody has to do something."""

@@ -3,8 +3,8 @@
 Deletion is the garbage collector's, and works without the operator. But it goes by events, and a deletion that falls
 into the first seconds of an API server's life it may never hear of (seen with Kubernetes 1.36: every other restart of
 the only API server, with a service deleted within two seconds of it). Then nothing but a restart of the controller
-manager has it look again. What it has left for a while is deleted here, when the API server has confirmed both: that
-the child is controlled by that service still, and that there is no such service.
+manager has it look again. What it does not see to is deleted here, when the API server has confirmed both: that the
+child has no other owner than that service, and that there is no such service.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pagoda_operator.controller.store import ObjectKey, Store
 logger = logging.getLogger(__name__)
 
 PERIOD: Final = 10.0
-"""Seconds between two looks; what is an orphan at two of them is one that nobody else sees to."""
+"""Seconds between two looks."""
 PAUSE: Final = 0.1
 """Seconds between two orphans of a look."""
 
@@ -43,34 +43,40 @@ class Orphans:
             await self.look()
 
     async def look(self) -> None:
-        """Delete what was an orphan at the last look too."""
+        """Delete what was an orphan at the last look too. While some of those go, the garbage collector is at work, and
+        is left to it: a thousand services take it minutes."""
         found = self._store.orphans()
-        for key in found & self._before:
-            try:
-                await self._collect(key)
-            except ClusterError as error:
-                logger.warning("%s %s may be left over: %s", key.resource.kind, key.name, error, extra=_service(key))
-            await asyncio.sleep(PAUSE)
+        if self._before <= found:
+            done = {key for key in self._before if await self._collected(key)}
+            found = self._store.orphans() - done
         self._before = found
 
-    async def _collect(self, key: ObjectKey) -> None:
-        """Raises ClusterError."""
+    async def _collected(self, key: ObjectKey) -> bool:
+        await asyncio.sleep(PAUSE)
         try:
-            child = await self._cluster.get(key.resource, key.namespace, key.name)
+            return await self._collect(key)
         except NotFound:
-            return
+            return True
+        except ClusterError as error:
+            logger.warning("%s %s may be left over: %s", key.resource.kind, key.name, error, extra=_service(key))
+            return False
+
+    async def _collect(self, key: ObjectKey) -> bool:
+        """Delete a child if it is nobody's; returns whether it was. Raises ClusterError."""
+        child = await self._cluster.get(key.resource, key.namespace, key.name)
         owner = owning_service(child)
-        if owner is None or "deletionTimestamp" in child["metadata"]:
-            return
+        if owner is None or len(child["metadata"]["ownerReferences"]) > 1 or "deletionTimestamp" in child["metadata"]:
+            return False
         # Of that name there may be another one by now.
         named = await self._cluster.list(
             INFERENCE_SERVICE, key.namespace, fields={"metadata.name": owner["name"]}, metadata_only=True
         )
         if any(service["metadata"]["uid"] == owner["uid"] for service in named):
-            return
+            return False
         await self._cluster.delete(key.resource, key.namespace, key.name, uid=child["metadata"]["uid"])
-        message = "deleted %s %s: its service is gone, and the garbage collector had left it"
-        logger.warning(message, key.resource.kind, key.name, extra=_service(key, owner["name"]))
+        message = "deleted %s %s: its service is gone, and the garbage collector did not see to it"
+        logger.info(message, key.resource.kind, key.name, extra=_service(key, owner["name"]))
+        return True
 
 
 def _service(key: ObjectKey, name: str = "") -> dict[str, str]:

@@ -105,6 +105,41 @@ def test_what_is_somebodys_is_left_alone(virtual, scene):
     virtual(scenario())
 
 
+def test_what_has_another_owner_too_is_left_alone(virtual, scene):
+    """As the garbage collector leaves it: it would only take the one owner off."""
+
+    async def scenario():
+        shared = child("qwen", GONE)
+        other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "uid-of-x"}
+        shared["metadata"]["ownerReferences"].append(other)
+        await scene.add(DEPLOYMENT, shared)
+        for _ in range(3):
+            await scene.orphans.look()
+        assert await scene.left() == {"qwen"}
+
+    virtual(scenario())
+
+
+def test_a_garbage_collector_that_is_at_work_is_let_work(virtual, scene):
+    """As long as orphans go without our doing; then the rest is taken."""
+
+    async def scenario():
+        names = ("one", "two", "three")
+        made = [await scene.add(DEPLOYMENT, child(name, GONE)) for name in names]
+        for left, gone in zip(({"two", "three"}, {"three"}), made, strict=False):
+            await scene.orphans.look()
+            metadata = gone["metadata"]
+            await scene.cluster.cluster.delete(DEPLOYMENT, "default", metadata["name"], uid=metadata["uid"])
+            scene.store.remove(DEPLOYMENT, gone)
+            assert await scene.left() == left
+        await scene.orphans.look()
+        assert await scene.left() == {"three"}
+        await scene.orphans.look()
+        assert await scene.left() == set()
+
+    virtual(scenario())
+
+
 def test_a_service_that_the_watch_has_not_told_of_keeps_its_children(virtual, scene):
     async def scenario():
         made = await scene.add(INFERENCE_SERVICE, service("qwen"), known=False)

@@ -11,10 +11,12 @@ from typing import Any, Final
 from pagoda_operator.api.names import MODEL_ANNOTATION, SERVICE_LABEL, Object
 from pagoda_operator.cluster.resources import (
     DEPLOYMENT,
+    HORIZONTAL_POD_AUTOSCALER,
     NODE,
     PERSISTENT_VOLUME_CLAIM,
     POD,
     POD_DISRUPTION_BUDGET,
+    SCALED_OBJECT,
     SERVICE,
     Resource,
 )
@@ -45,8 +47,10 @@ _CONTAINER_STATUS_DROPPED: Final = (
 )
 _STATUS_READ: Final[dict[Resource, tuple[str, ...]]] = {
     DEPLOYMENT: ("observedGeneration", "replicas", "updatedReplicas", "readyReplicas"),
+    HORIZONTAL_POD_AUTOSCALER: ("conditions",),
     PERSISTENT_VOLUME_CLAIM: ("phase",),
     POD_DISRUPTION_BUDGET: (),
+    SCALED_OBJECT: ("conditions",),
     SERVICE: (),
 }
 """What is read of the statuses of children that have long ones."""

@@ -175,11 +175,14 @@ class ModelReader:
             except KeyError:
                 where = f"{ref.namespace}/{ref.secret_name}"
                 return ModelUnreadable(f"Secret {where} has no key {ref.secret_key!r}; add it", permanent=False)
-        return await self._inspect(ref.uri, environment)
+        try:
+            return await self._inspect(ref.uri, environment)
+        except (OSError, ValueError) as error:  # no process to be had, or a token that no environment can hold
+            return ModelUnreadable(f"pagoda inspect did not start: {error}", permanent=False)
 
     async def _token(self, ref: ModelRef) -> str:
         secret = await self._cluster.get(SECRET, ref.namespace, ref.secret_name)
-        return base64.b64decode(secret.get("data", {})[ref.secret_key]).decode().strip()
+        return base64.b64decode(secret.get("data", {})[ref.secret_key]).decode(errors="replace").strip()
 
 
 def outcome(code: int, stdout: bytes, stderr: bytes) -> ModelFacts | ModelUnreadable:

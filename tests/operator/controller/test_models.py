@@ -65,6 +65,16 @@ async def test_a_failure_is_told_with_its_last_line_and_whether_an_edit_is_neede
     await reader.close()
 
 
+async def test_a_process_that_can_t_be_started_is_a_failure_that_may_pass():
+    """No memory for one more process, say; nobody is left waiting."""
+    changes = asyncio.Queue()
+    reader = ModelReader(NoSecrets(), changes.put_nowait, inspect=InspectProcess(["/does/not/exist"], 60))
+    found = await read(reader, service(), changes)
+    assert "No such file" in found.message
+    assert not found.permanent
+    assert reader.retry_after(service()) > 0
+
+
 async def test_a_process_that_hangs_is_ended_and_told():
     changes = asyncio.Queue()
     reader = ModelReader(NoSecrets(), changes.put_nowait, inspect=command("import time; time.sleep(600)", timeout=0.2))

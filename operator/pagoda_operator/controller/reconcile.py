@@ -28,7 +28,7 @@ from pagoda_operator.controller.scale_in import ScaleIn
 from pagoda_operator.controller.scrape import Scraper
 from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.tenants import Tenants
-from pagoda_operator.controller.writer import ChildWriter
+from pagoda_operator.controller.writer import ChildKey, ChildWriter
 from pagoda_operator.core.children import POD_NEEDS
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.plan import Plan, is_sound
@@ -94,6 +94,8 @@ class Reconciler:
         self._departures = Departures()
         self._scale_in = ScaleIn(cluster, store, scraper.ask)
         self._statuses: dict[ServiceKey, _StatusWrite] = {}
+        self._failing: dict[ServiceKey, dict[ChildKey, str]] = {}
+        """Children that the last attempt could not change, with the API server's words."""
         self._untold: dict[ServiceKey, float] = {}
         """Services whose status is another one than is written, and since when."""
 
@@ -108,12 +110,13 @@ class Reconciler:
             self._recorder.forget(key)
             self._statuses.pop(key, None)
             self._untold.pop(key, None)
+            self._failing.pop(key, None)
             self._departures.forget(key)
             return None
         if "deletionTimestamp" in service["metadata"]:
             return None  # its children go with it, by garbage collection; making them anew would only delay that
         self.writer.expire(service)
-        plan = self._plan(service)
+        plan, failure = self._plan(service), None
         try:
             for _ in range(ROUNDS):
                 if not await self._carry_out(service, plan):
@@ -123,7 +126,11 @@ class Reconciler:
             # The namespace goes, children first: the service follows, and until then there is nothing to do for it.
             logger.debug("its namespace is being deleted: %s", gone, extra={"service": str(key)})
             return None
+        except (Unavailable, Conflict) as error:
+            plan, failure = self._plan(service), error  # which is a fact as well, and others may have changed
         details = await self._report(service, plan)
+        if failure is not None:
+            raise failure
         model = self._models.retry_after(service) if is_sound(service) else None
         delays = (plan.requeue_after, self.writer.retry_after(key), model, details)
         return min((delay for delay in delays if delay is not None), default=None)
@@ -146,6 +153,7 @@ class Reconciler:
             external_metrics_problem=self._cluster_facts.external_metrics_problem,
             conflicts=self.writer.conflicts(key),
             refused=self.writer.refused(key),
+            failing=self._failing.get(key, {}),
             requested=self._tenants.beside(self._store.requested(key)),
         )
         return self._planner(service, facts, self._settings)
@@ -160,22 +168,25 @@ class Reconciler:
         One child that can't be written does not keep the others from it, but for what pods need, which come first.
         Raises the first ClusterError.
         """
-        changed, failures = False, []
+        key, failures = key_of(service), dict[ChildKey, Unavailable | Conflict]()
+        changed = bool(self._failing.pop(key, None))
         for child in plan.apply:
             try:
                 await self._scale_in.before(service, child)
                 changed |= await self.writer.apply(service, child)
             except (Unavailable, Conflict) as error:
+                failures[child["kind"], child["metadata"]["name"]] = error
                 if child["kind"] in POD_NEEDS:
-                    raise
-                failures.append(error)
-        for ref in plan.delete:
-            try:
-                changed |= await self.writer.delete(service, ref)
-            except (Unavailable, Conflict) as error:
-                failures.append(error)
+                    break
+        else:
+            for ref in plan.delete:
+                try:
+                    changed |= await self.writer.delete(service, ref)
+                except (Unavailable, Conflict) as error:
+                    failures[ref.kind, ref.name] = error
         if failures:
-            raise failures[0]
+            self._failing[key] = {child: error.message for child, error in failures.items()}
+            raise next(iter(failures.values()))
         return changed
 
     async def _report(self, service: Object, plan: Plan) -> float | None:

@@ -52,6 +52,8 @@ class Facts:
                goes on asking for such a child; the entry goes away when that succeeds
     refused    (kind, name) of a child that the API server refused (quota, policy, schema) -> its message. An entry goes
                away when an apply of that child succeeds, or with the next generation of the service
+    failing    (kind, name) of a child that could not be changed just now (no answer, a race) -> the message. It is
+               tried again, and nothing follows from it
     requested  GPUs that running and scheduled pods already asked for, by node name; this service's own pods excluded,
                since a plan must not change because it was carried out
     """
@@ -70,4 +72,5 @@ class Facts:
     external_metrics_problem: str = ""
     conflicts: Mapping[tuple[str, str], str] = field(default_factory=dict)
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    failing: Mapping[tuple[str, str], str] = field(default_factory=dict)
     requested: Mapping[str, int] = field(default_factory=dict)

@@ -56,7 +56,7 @@ def _workload_ready(situation: Situation) -> Finding:
     if blocked := _blocked(situation):
         return blocked
     found = _workload(situation)
-    return replace(found, message=found.message + _leaving(situation))
+    return replace(found, message=found.message + _leaving(situation) + _failing(situation))
 
 
 def _workload(situation: Situation) -> Finding:
@@ -93,6 +93,12 @@ def _leaving(situation: Situation) -> str:
     others = f" and {len(leaving) - SHOWN} more" if len(leaving) > SHOWN else ""
     latest, _ = deadline(leaving[-1])
     return f"; {_count(len(leaving))} more to go when the last stream ends, by {latest} in any case: {shown}{others}"
+
+
+def _failing(situation: Situation) -> str:
+    """What could not be written just now: the API server answers, or there would be no status, but not to this."""
+    failing = sorted(situation.facts.failing.items())
+    return "".join(f"; {kind} {name} can't be changed now, and is tried again: {why}" for (kind, name), why in failing)
 
 
 def _to_end(pod: str, situation: Situation) -> str:

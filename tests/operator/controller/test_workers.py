@@ -58,6 +58,9 @@ def test_a_cluster_that_does_not_answer_is_asked_again_with_back_off(virtual, re
             tries = [write for write in cluster.take_writes() if write[0] == "apply"]
             assert set(tries) == {("apply", "ServiceAccount", "qwen")}
             assert 20 <= len(tries) <= 30, "0.5 s, 1 s, 2 s, ... up to half a minute"
+            service = await world.get(INFERENCE_SERVICE, "default", "qwen")
+            said = "; ServiceAccount qwen can't be changed now, and is tried again: etcd is down"
+            assert said in condition(service, "WorkloadReady")["message"], "the status is written all the same"
             cluster.refuse.clear()
             await asyncio.sleep(35)
             assert await names(world) == CHILDREN

@@ -23,6 +23,23 @@ LOOK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class _Seen:
+    """A service as it was when the store had so many `changes` of it: scalers ask every second, and it is read once.
+
+    serving, loading    uids of pods that serve and stay; the number of those on their way
+    """
+
+    changes: int
+    exists: bool = False
+    scaled: bool = False
+    target: int = 1
+    replicas: int = 1
+    slots: int = 0
+    serving: tuple[str, ...] = ()
+    loading: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _Told:
     """Numbers of one pod, and until when they stand."""
 
@@ -39,7 +56,7 @@ class ServiceLoads:
         self._unasked: set[str] | None = None  # of those that served when this process began; None: before that
         self._held: dict[ServiceKey, tuple[int, float]] = {}
         self._news: dict[ServiceKey, asyncio.Event] = {}
-        self._scaled: dict[ServiceKey, tuple[int, bool]] = {}  # the service's changes when it was read, and the answer
+        self._seen: dict[ServiceKey, _Seen] = {}
 
     # --- told by the scraper -----------------------------------------------------------------------------------------
 
@@ -66,18 +83,16 @@ class ServiceLoads:
         self._told = {uid: told for uid, told in self._told.items() if uid in uids}
         services = self._store.services()
         self._held = {key: held for key, held in self._held.items() if key in services}
-        self._scaled = {key: scaled for key, scaled in self._scaled.items() if key in services}
+        self._seen = {key: seen for key, seen in self._seen.items() if key in services}
 
     # --- `Loads` -----------------------------------------------------------------------------------------------------
 
     def of(self, namespace: str, name: str) -> Load | None:
         key = ServiceKey(namespace, name)
-        if self._unasked is None or self._store.service(key) is None:
+        seen = self._see(key)
+        if self._unasked is None or not seen.exists or not self._unasked.isdisjoint(seen.serving):
             return None
-        serving = [pod["metadata"]["uid"] for pod in self._store.pods(key) if serves(pod) and not is_leaving(pod)]
-        if not self._unasked.isdisjoint(serving):
-            return None
-        asked = [self._told[uid] for uid in serving if uid in self._told]
+        asked = [self._told[uid] for uid in seen.serving if uid in self._told]
         known = [told.load for told in asked if told is not None and told.until > _now()]
         if asked and not known:
             return None
@@ -91,23 +106,17 @@ class ServiceLoads:
         return Load(waiting, whole(sum(load.running for load in known)))
 
     def pressing(self, namespace: str, name: str) -> Load | None:
-        key = ServiceKey(namespace, name)
-        load, service = self.of(namespace, name), self._store.service(key)
-        if load is None or service is None:
-            return load
-        status = service.get("status", {})
+        load, seen = self.of(namespace, name), self._see(ServiceKey(namespace, name))
+        if load is None:
+            return None
         waiting = pressing(
-            load.waiting,
-            target=(service["spec"].get("autoscaling") or {}).get("waitingRequests", 1),
-            replicas=service["spec"].get("replicas", 1),
-            loading=sum(map(is_loading, self._store.pods(key))),
-            slots=status.get("plan", {}).get("maxNumSeqs", 0),
+            load.waiting, target=seen.target, replicas=seen.replicas, loading=seen.loading, slots=seen.slots
         )
         return Load(waiting, load.running)
 
     def known(self) -> Iterator[tuple[str, Load]]:
         """Each service that scales by itself and whose load is known, as `NAMESPACE/NAME`."""
-        for key in sorted(filter(self._is_scaled, self._store.services())):
+        for key in sorted(key for key in self._store.services() if self._see(key).scaled):
             if (load := self.of(*key)) is not None:
                 yield str(key), load
 
@@ -120,7 +129,7 @@ class ServiceLoads:
 
     def activate(self, namespace: str, name: str, requests: int) -> bool:
         key = ServiceKey(namespace, name)
-        if self._store.service(key) is None:
+        if not self._see(key).exists:
             return False
         self._held[key] = (requests, _now() + HOLD_SECONDS)
         self._wake(key)
@@ -130,15 +139,25 @@ class ServiceLoads:
         if self._unasked is not None:
             self._unasked.discard(uid)
 
-    def _is_scaled(self, key: ServiceKey) -> bool:
-        """Remembered until the service changes: each scrape asks this of every service."""
-        change = self._store.changes(key)
-        seen, scaled = self._scaled.get(key, (None, False))
-        if seen != change:
-            service = self._store.service(key)
-            scaled = service is not None and bool(service["spec"].get("autoscaling"))
-            self._scaled[key] = (change, scaled)
-        return scaled
+    def _see(self, key: ServiceKey) -> _Seen:
+        changes, seen = self._store.changes(key), self._seen.get(key)
+        if seen is not None and seen.changes == changes:
+            return seen
+        service, pods = self._store.service(key), self._store.pods(key)
+        if service is None:
+            return _Seen(changes)
+        spec = service["spec"]
+        self._seen[key] = seen = _Seen(
+            changes,
+            exists=True,
+            scaled=bool(spec.get("autoscaling")),
+            target=(spec.get("autoscaling") or {}).get("waitingRequests", 1),
+            replicas=spec.get("replicas", 1),
+            slots=service.get("status", {}).get("plan", {}).get("maxNumSeqs", 0),
+            serving=tuple(pod["metadata"]["uid"] for pod in pods if serves(pod) and not is_leaving(pod)),
+            loading=sum(map(is_loading, pods)),
+        )
+        return seen
 
     def _wake(self, key: ServiceKey) -> None:
         if (news := self._news.pop(key, None)) is not None:

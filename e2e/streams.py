@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Self
 
+import httpx
 import openai
 from e2e.api import Object
 
@@ -55,29 +57,35 @@ class Streams:
                 if not self._stream(number):
                     return
                 self.ended.append(time.monotonic())
-            except (openai.OpenAIError, ValueError) as error:
+            except (openai.OpenAIError, httpx.HTTPError, ValueError) as error:
                 self.failures.append(f"{type(error).__name__}: {error} (cause: {error.__cause__!r})")
             finally:
                 self._open.discard(number)
 
     def _stream(self, number: int) -> bool:
-        """Whether the pod took the request; its answer then came to its end. Raises OpenAIError, ValueError."""
+        """Whether the pod took the request; its answer then came to its end. Raises OpenAIError, HTTPError,
+        ValueError."""
         url = f"http://{self.pod['status']['podIP']}:{ENGINE_PORT}/v1"
         with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS) as client:
+            answering = client.chat.completions.with_streaming_response.create(
+                model=self.model,
+                messages=[{"role": "user", "content": "Hello?"}],
+                max_tokens=TOKENS - STAGGER * number,
+                stream=True,
+                extra_body={"ignore_eos": True},
+            )
+            whole = b""
             try:
-                stream = client.chat.completions.create(
-                    model=self.model,
-                    messages=[{"role": "user", "content": "Hello?"}],
-                    max_tokens=TOKENS - STAGGER * number,
-                    stream=True,
-                    extra_body={"ignore_eos": True},
-                )
+                with answering as response:
+                    # Not parsed, so that clients who share an interpreter keep up with the engine: of a request whose
+                    # tokens wait in sockets it has nothing left to run.
+                    for part in response.iter_bytes():
+                        self._open.add(number)
+                        whole += part
             except (openai.APIConnectionError, openai.InternalServerError):
                 return False  # on its way out it refuses in order, and then its port is closed
-            reason = None
-            for chunk in stream:
-                self._open.add(number)
-                reason = chunk.choices[0].finish_reason if chunk.choices else reason
+        chunks = [json.loads(line[6:]) for line in whole.splitlines() if line.startswith(b"data: {")]
+        reason = next((chunk["choices"][0]["finish_reason"] for chunk in reversed(chunks) if chunk["choices"]), None)
         if reason != "length":
             raise ValueError(f"the stream ended with finish_reason {reason!r}; it must be 'length'")
         return True

@@ -1,10 +1,10 @@
 """Children whose service is gone and that Kubernetes' garbage collector has left: they hold GPUs and names, for nobody.
 
 Deletion is the garbage collector's, and works without the operator. But it goes by events, and a deletion that falls
-into the first seconds of an API server's life it may never hear of (seen with Kubernetes 1.36: every other restart of
-the only API server, with a service deleted within two seconds of it). Then nothing but a restart of the controller
-manager has it look again. What it does not see to is deleted here, when the API server has confirmed both: that the
-child has no other owner than that service, and that there is no such service.
+into the first seconds of an API server's life it may never hear of (seen with Kubernetes 1.36: a service deleted two
+seconds after the only API server had come back). Then nothing but a restart of the controller manager has it look
+again. What it does not see to is deleted here, when the API server has confirmed both: that the child has no other
+owner than that service, and that there is no such service.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.errors import ClusterError, NotFound
@@ -30,6 +31,12 @@ _State = tuple[str, int]
 
 class WatchSilent(Exception):
     """A watch is not telling what happens; only a new start of the process is known to help."""
+
+
+SHARE: Final = 1 / 500
+"""Of a processor's time that sweeps may take: those of thousands of objects come less often than others."""
+LONGEST: Final = 6
+"""Periods between two sweeps at most."""
 
 
 class Sweep:
@@ -86,15 +93,22 @@ class Sweep:
 
     async def run(self, resources: Callable[[], Sequence[Resource]]) -> NoReturn:
         """`check` for ever what `resources` then says. Raises WatchSilent."""
+        pause = self._period
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), self._period)
+                await asyncio.wait_for(self._due.wait(), pause)
                 await asyncio.sleep(self._settle)
             self._due.clear()
+            before = time.process_time()
             try:
                 await self.check(resources())
             except ClusterError as error:
                 logger.warning("the cluster could not be swept: %s", error)
+            pause = self._pause(time.process_time() - before)
+
+    def _pause(self, spent: float) -> float:
+        """Until the next sweep, after one that took so many seconds of the processor."""
+        return min(max(self._period, spent / SHARE), LONGEST * self._period)
 
     async def _compare(self, resource: Resource) -> dict[ObjectKey, _State]:
         """Purge what is gone; returns what the store does not have, or has an older version of."""

@@ -3,6 +3,8 @@ a verb; over an in-memory cluster, in virtual time."""
 
 import asyncio
 import contextlib
+import itertools
+import time
 
 import pytest
 from tests.operator.controller.qwen import CHILDREN, fetch, inspect, names, qwen, running
@@ -78,6 +80,23 @@ def test_a_deletion_that_no_watch_told_of_is_found_by_the_sweep(virtual, recordi
             cluster.take_writes()
             await asyncio.sleep(310)
             assert cluster.take_writes() == [("apply", "Service", "qwen")]
+
+    virtual(scenario())
+
+
+@pytest.mark.parametrize(("spent", "sweeps"), [(0.0, 12), (2.0, 4), (1e6, 2)])
+def test_sweeps_that_cost_much_come_seldom(virtual, recording, monkeypatch, spent, sweeps):
+    """In an hour; a thousand services take two seconds of a processor."""
+    clock = itertools.count(step=spent)
+    monkeypatch.setattr(time, "process_time", lambda: next(clock))
+
+    async def scenario():
+        cluster = recording(MemoryCluster())
+        async with running(cluster):
+            await asyncio.sleep(60)
+            cluster.reads.clear()
+            await asyncio.sleep(3600)
+            assert cluster.reads.count(("list", "Deployment", "")) == pytest.approx(sweeps, abs=1)
 
     virtual(scenario())
 

@@ -112,7 +112,13 @@ class Store:
 
     def orphans(self) -> frozenset[ObjectKey]:
         """Children that are controlled by a service which is not known (any more)."""
-        return frozenset(key for key, uid in self._controllers.items() if self._uid(self._owners[key]) != uid)
+        return frozenset(
+            key
+            for owner, belongings in self._belongings.items()
+            for uid in (self._uid(owner),)
+            for key in belongings
+            if self._controllers.get(key, uid) != uid
+        )
 
     def pods(self, key: ServiceKey) -> tuple[Object, ...]:
         """The pods of a service, by name."""

@@ -49,14 +49,14 @@ def scaler(services: Services, kind: str) -> Object | None:
     return services.cluster.find(kind, "tiny", "-n", services.namespace)
 
 
-def reason(services: Services, name: str, wanted: str) -> str:
-    """ScalingReady's message, once it has that reason."""
+def wait_scaling_ready(services: Services, name: str, reason: str, words: str) -> None:
+    """Until ScalingReady has that reason and those words: of one scaler and the next the reason may be the same."""
 
-    def look() -> Object | None:
+    def look() -> bool:
         condition = services.condition(name, "ScalingReady")
-        return condition if condition["reason"] == wanted else None
+        return condition["reason"] == reason and words in condition["message"]
 
-    return str(services.cluster.eventually(look, f"{name} has ScalingReady by {wanted}")["message"])
+    services.cluster.eventually(look, f"{name} has ScalingReady by {reason}, which says {words!r}")
 
 
 def test_a_scaler_exists_only_when_asked_for(services: Services) -> None:
@@ -73,10 +73,10 @@ def test_a_scaler_exists_only_when_asked_for(services: Services) -> None:
     found = services.cluster.eventually(lambda: scaler(services, "hpa"), "there is an HPA")
     assert found["spec"]["scaleTargetRef"]["kind"] == "InferenceService"
     assert (found["spec"]["minReplicas"], found["spec"]["maxReplicas"]) == (1, 3)
-    assert "install KEDA, or set provider to auto" in reason(services, "other", "KedaAbsent")
-    assert "kubectl scale infsvc tiny --replicas=1" in reason(services, "tiny", "ScaledToZero")
+    wait_scaling_ready(services, "other", "KedaAbsent", "install KEDA, or set provider to auto")
+    wait_scaling_ready(services, "tiny", "ScaledToZero", "kubectl scale infsvc tiny --replicas=1")
     services.cluster.kubectl("scale", "infsvc", "tiny", "--replicas=1", "-n", services.namespace)
-    assert "install prometheus-adapter" in reason(services, "tiny", "AdapterAbsent")
+    wait_scaling_ready(services, "tiny", "AdapterAbsent", "install prometheus-adapter")
     patch = '{"spec": {"autoscaling": null}}'
     services.cluster.kubectl("patch", KIND, "tiny", "-n", services.namespace, "--type=merge", "-p", patch)
     services.cluster.eventually(lambda: scaler(services, "hpa") is None, "the HPA is gone")
@@ -93,7 +93,7 @@ def test_keda_takes_over_where_it_is_installed(services: Services) -> None:
     assert found["spec"]["scaleTargetRef"]["kind"] == "InferenceService"
     assert found["spec"]["maxReplicaCount"] == 3
     services.cluster.eventually(lambda: scaler(services, "hpa") is None, "no HPA is left")
-    assert "see that KEDA runs" in reason(services, "tiny", "ScalerStarting")
+    wait_scaling_ready(services, "tiny", "ScalerStarting", "see that KEDA runs")
 
 
 EXTREMES: Final[tuple[Object, ...]] = (

@@ -8,7 +8,7 @@ from bench.operator.bare import UID
 from bench.operator.results import Row, table
 from bench.operator.services import service
 from pagoda_engine.contract import Metric, Progress
-from pagoda_operator.controller.scrape import gauge
+from pagoda_operator.controller.answers import gauge
 
 
 def call(at, name="a-models", verb="patch", resource="persistentvolumeclaims"):

@@ -26,13 +26,20 @@ def key_of(obj: Object) -> ServiceKey:
     return ServiceKey(obj["metadata"]["namespace"], obj["metadata"]["name"])
 
 
-def concerned(obj: Object) -> ServiceKey | None:
-    """The service that a child or a pod belongs to: by its controller, else by its label; None for a stranger."""
+class Belonging(NamedTuple):
+    """Whose a child or a pod is; `uid` is that of the service where it is the controller, else None."""
+
+    service: ServiceKey
+    uid: str | None
+
+
+def belonging(obj: Object) -> Belonging | None:
+    """Which service a child or a pod belongs to: by its controller, else by its label; None for a stranger."""
     metadata = obj["metadata"]
     if (owner := owning_service(obj)) is not None:
-        return ServiceKey(metadata["namespace"], owner["name"])
+        return Belonging(ServiceKey(metadata["namespace"], owner["name"]), owner["uid"])
     name = metadata.get("labels", {}).get(SERVICE_LABEL)
-    return None if name is None else ServiceKey(metadata["namespace"], name)
+    return None if name is None else Belonging(ServiceKey(metadata["namespace"], name), None)
 
 
 def controls(service: Object, obj: Object) -> bool:

@@ -5,19 +5,14 @@ What to do is `core.plan.plan`'s business; here it is only done. When nothing is
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.status import QueueStatus
-from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound, Terminating, Unavailable
+from pagoda_operator.cluster.errors import Conflict, NotFound, Terminating, Unavailable
 from pagoda_operator.cluster.interface import Cluster
-from pagoda_operator.cluster.resources import INFERENCE_SERVICE
 from pagoda_operator.controller.cluster_facts import ClusterFacts
 from pagoda_operator.controller.departures import Departures
 from pagoda_operator.controller.events import EventRecorder
@@ -26,6 +21,7 @@ from pagoda_operator.controller.models import ModelReader
 from pagoda_operator.controller.ownership import ServiceKey, key_of
 from pagoda_operator.controller.scale_in import ScaleIn
 from pagoda_operator.controller.scrape import Scraper
+from pagoda_operator.controller.status_writer import StatusWriter
 from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.tenants import Tenants
 from pagoda_operator.controller.writer import ChildKey, ChildWriter
@@ -33,7 +29,6 @@ from pagoda_operator.core.children import POD_NEEDS
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.plan import Plan, is_sound
 from pagoda_operator.core.settings import Settings
-from pagoda_operator.core.urgency import is_urgent, pause
 
 logger = logging.getLogger(__name__)
 
@@ -42,26 +37,6 @@ Planner = Callable[[Object, Facts, Settings], Plan]
 
 ROUNDS = 4
 """Plans in one reconcile. One that wrote is followed by a look at what that changed; three always do today."""
-
-
-@dataclass(frozen=True, slots=True)
-class _StatusWrite:
-    """A status that was written, and what the server made of it; as digests, since there are thousands."""
-
-    sent: bytes
-    kept: bytes
-
-    @classmethod
-    def of(cls, sent: Object, kept: Object) -> _StatusWrite:
-        return cls(_digest(sent), _digest(kept))
-
-    def made(self, sent: Object, kept: Object) -> bool:
-        """Whether it is this status that the server has made that of."""
-        return _digest(sent) == self.sent and _digest(kept) == self.kept
-
-
-def _digest(status: Object) -> bytes:
-    return hashlib.blake2b(json.dumps(status, sort_keys=True).encode(), digest_size=16).digest()
 
 
 class Reconciler:
@@ -93,11 +68,9 @@ class Reconciler:
         self._tenants = tenants
         self._departures = Departures()
         self._scale_in = ScaleIn(cluster, store, scraper.ask)
-        self._statuses: dict[ServiceKey, _StatusWrite] = {}
+        self._statuses = StatusWriter(cluster, store, recorder, hurried=settings.local)
         self._failing: dict[ServiceKey, dict[ChildKey, str]] = {}
         """Children that the last attempt could not change, with the API server's words."""
-        self._untold: dict[ServiceKey, float] = {}
-        """Services whose status is another one than is written, and since when."""
 
     async def reconcile(self, key: ServiceKey) -> float | None:
         """Bring one service a step nearer to its spec; returns seconds until it wants another look without an event.
@@ -108,8 +81,7 @@ class Reconciler:
         if service is None:
             self.writer.forget(key)
             self._recorder.forget(key)
-            self._statuses.pop(key, None)
-            self._untold.pop(key, None)
+            self._statuses.forget(key)
             self._failing.pop(key, None)
             self._departures.forget(key)
             return None
@@ -128,7 +100,7 @@ class Reconciler:
             return None
         except (Unavailable, Conflict) as error:
             plan, failure = self._plan(service), error  # which is a fact as well, and others may have changed
-        details = await self._report(service, plan)
+        details = await self._statuses.write(service, plan.status)
         if failure is not None:
             raise failure
         model = self._models.retry_after(service) if is_sound(service) else None
@@ -188,39 +160,3 @@ class Reconciler:
             self._failing[key] = {child: error.message for child, error in failures.items()}
             raise next(iter(failures.values()))
         return changed
-
-    async def _report(self, service: Object, plan: Plan) -> float | None:
-        """Write the status where it changed; returns seconds until it may be written where that has to wait."""
-        key, live = key_of(service), service.get("status", {})
-        last = self._statuses.get(key)
-        if plan.status == live or (last is not None and last.made(plan.status, live)):
-            self._untold.pop(key, None)
-            return None
-        now = asyncio.get_running_loop().time()
-        wait = self._untold.setdefault(key, now) + pause(len(self._untold)) - now
-        # Without a cluster a write costs nothing, and somebody looks on.
-        if wait > 0 and not self._settings.local and not is_urgent(live, plan.status):
-            return wait
-        metadata = {name: service["metadata"][name] for name in ("name", "namespace", "uid")}
-        wanted = {
-            "apiVersion": service["apiVersion"],
-            "kind": service["kind"],
-            "metadata": metadata,
-            "status": plan.status,
-        }
-        try:
-            written = await self._cluster.apply_status(INFERENCE_SERVICE, wanted)
-        except (Forbidden, Invalid) as refusal:
-            await self._recorder.status_refused(service, refusal.message)
-            raise
-        except NotFound:
-            logger.debug("deleted while it was reconciled", extra={"service": str(key)})
-            return None
-        except Conflict as conflict:
-            # Another of that name, or a race that the server lost: either way what is live must be looked at again.
-            raise Conflict(f"the status was not written: {conflict.message}") from conflict
-        self._store.put(INFERENCE_SERVICE, written)
-        self._statuses[key] = _StatusWrite.of(plan.status, written.get("status", {}))
-        self._untold.pop(key, None)
-        await self._recorder.record(service, written)
-        return None

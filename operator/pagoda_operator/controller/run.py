@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from pagoda_operator.cluster.interface import Cluster
+from pagoda_operator.controller.answers import Fetch
 from pagoda_operator.controller.api_service import ApiServiceKeeper
 from pagoda_operator.controller.cluster_facts import ClusterFacts
 from pagoda_operator.controller.events import EventRecorder
@@ -30,7 +31,7 @@ from pagoda_operator.controller.orphans import Orphans
 from pagoda_operator.controller.ownership import ServiceKey
 from pagoda_operator.controller.queue import WorkQueue
 from pagoda_operator.controller.reconcile import Planner, Reconciler
-from pagoda_operator.controller.scrape import Fetch, Scraper
+from pagoda_operator.controller.scrape import Scraper
 from pagoda_operator.controller.sources import Source
 from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.tenants import Tenants

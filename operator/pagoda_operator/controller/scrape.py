@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from pagoda_engine.contract import ENGINE_PORT, ENGINE_PORT_NAME, METRICS_PATH, READY_PATH, Metric, Progress, Stage
+from pagoda_engine.contract import ENGINE_PORT, ENGINE_PORT_NAME
 from pagoda_operator.api.names import Object
+from pagoda_operator.controller.answers import NO_ANSWER, Fetch, numbers, progress
 from pagoda_operator.controller.http_get import get
 from pagoda_operator.controller.loads import ServiceLoads
 from pagoda_operator.controller.news import Reports, worth_telling
@@ -38,42 +38,6 @@ SCALED_RATE: Final = 100.0
 """Questions in a second at most, to all pods of such a kind: beyond, the period grows."""
 STANDS: Final = 10.0
 """Seconds that a number stands beyond two missed questions."""
-
-DOCUMENT_LIMIT: Final = 16 << 10
-"""Bytes that a progress document may have."""
-MOST: Final = 1e9
-"""Requests of one pod: beyond, it is no engine that answers."""
-
-Fetch = Callable[[str], Awaitable[tuple[int, bytes]]]
-"""GET a URL: status and body. Raises OSError, EOFError, TimeoutError or ValueError where there is no answer."""
-
-
-def gauge(text: str, name: str) -> int | None:
-    """The sum of a gauge over its labels in Prometheus' text format, or None where it has no finite value.
-
-    Raises ValueError on a value that is no number, and on more than anybody can count.
-    """
-    finite = [value for value in _values(text, name) if math.isfinite(value)]
-    if abs(total := sum(finite)) > MOST:
-        raise ValueError(f"{name} is {total:g}")
-    return round(total) if finite else None
-
-
-def _values(text: str, name: str) -> Iterator[float]:
-    """Of each line of a metric; a page is long, and to look for the name is a tenth of the work of reading it."""
-    line = re.compile(rf"{re.escape(name)}(?:{{.*}})?[ \t]+(\S+)")
-    at = text.find(name)
-    while at >= 0:
-        if (at == 0 or text[at - 1] == "\n") and (match := line.match(text, at)):
-            yield float(match[1])
-        at = text.find(name, at + len(name))
-
-
-def progress(body: bytes) -> Progress:
-    """The document of /ready, which any image may have answered. Raises ValueError."""
-    if len(body) > DOCUMENT_LIMIT:
-        raise ValueError(f"{len(body)} bytes are no progress document")
-    return Progress.from_json(body)
 
 
 @dataclass(slots=True)
@@ -234,31 +198,27 @@ class Scraper:
     async def _ask(self, key: ServiceKey, pod: _Pod, fetch: Fetch, period: float) -> None:
         state, clock = self._state(pod), asyncio.get_running_loop()
         state.next_at = math.inf  # it is being asked
-        begun = clock.time()
+        begun, report = clock.time(), None
         try:
             async with self._slots:
-                state.report = await (_numbers if pod.serves else _progress)(pod.url, fetch)
-        except (OSError, EOFError, TimeoutError, ValueError, RecursionError) as error:
-            # Between two containers, or another engine's image: the last answer stands.
+                report = await (numbers if pod.serves else progress)(pod.url, fetch)
+        except NO_ANSWER as error:
             logger.debug("no report of pod %s: %s", pod.name, error)
-            if pod.serves:
-                self._loads.silent(pod.uid)
         except Exception:
             # What one pod answers must not stop the operator; it is told in full.
             logger.exception("no report of pod %s", pod.name, extra={"service": str(key)})
-            if pod.serves:
-                self._loads.silent(pod.uid)
-        else:
-            if pod.serves:
-                self._tell(key, pod.uid, state.report, stands=2 * period + STANDS)
         finally:
             state.next_at = begun + period
             if (group := self._groups.get(key)) is not None:
                 group.due_at = min(group.due_at, state.next_at)
+        if report is not None:  # else the last answer stands
+            state.report = report
+        if pod.serves:
+            self._tell(key, pod.uid, report, stands=2 * period + STANDS)
         self._publish(key)
 
-    def _tell(self, key: ServiceKey, uid: str, report: PodReport, *, stands: float) -> None:
-        if report.waiting is None or report.running is None:
+    def _tell(self, key: ServiceKey, uid: str, report: PodReport | None, *, stands: float) -> None:
+        if report is None or report.waiting is None or report.running is None:
             self._loads.silent(uid)
         else:
             self._loads.heard(key, uid, Load(report.waiting, report.running), stands=stands)
@@ -278,21 +238,6 @@ class Scraper:
             self._untold.discard(key)
         else:
             self._untold.add(key)  # until its time has come
-
-
-async def _numbers(url: str, fetch: Fetch) -> PodReport:
-    status, body = await fetch(url + METRICS_PATH)
-    if status != 200:
-        raise ValueError(f"{METRICS_PATH} answered {status}")
-    text = body.decode(errors="replace")
-    return PodReport(
-        progress=Progress(Stage.READY), waiting=gauge(text, Metric.WAITING), running=gauge(text, Metric.RUNNING)
-    )
-
-
-async def _progress(url: str, fetch: Fetch) -> PodReport:
-    _, body = await fetch(url + READY_PATH)
-    return PodReport(progress=progress(body))
 
 
 def _is_scaled(service: Object | None) -> bool:

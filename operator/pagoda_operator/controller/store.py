@@ -15,7 +15,7 @@ from pagoda_operator.cluster.interface import Change, WatchEvent
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE, NODE, POD, Resource
 from pagoda_operator.controller.gpu_ledger import GpuLedger
 from pagoda_operator.controller.kept import Shelf, version_of
-from pagoda_operator.controller.ownership import ServiceKey, concerned, controls, key_of, owning_service
+from pagoda_operator.controller.ownership import Belonging, ServiceKey, belonging, controls, key_of
 from pagoda_operator.controller.trim import trim
 from pagoda_operator.core.facts import PodReport
 from pagoda_operator.planner.nodes import Node
@@ -43,8 +43,7 @@ class Store:
         self._gpus: GpuLedger[ObjectKey] = GpuLedger()
         self._nodes_by_name: tuple[Node, ...] | None = None  # until a node changes
         self._belongings: dict[ServiceKey, set[ObjectKey]] = {}  # children and pods
-        self._owners: dict[ObjectKey, ServiceKey] = {}  # the same, the other way round
-        self._controllers: dict[ObjectKey, str] = {}  # uids of the services that control children
+        self._owners: dict[ObjectKey, Belonging] = {}  # the same, the other way round
         self._reports: dict[ServiceKey, Mapping[str, PodReport]] = {}
         self._dead: OrderedDict[str, int] = OrderedDict()  # uid and version of the end
         self._changes: Counter[ServiceKey] = Counter()
@@ -114,10 +113,10 @@ class Store:
         """Children that are controlled by a service which is not known (any more)."""
         return frozenset(
             key
-            for owner, belongings in self._belongings.items()
-            for uid in (self._uid(owner),)
+            for service, belongings in self._belongings.items()
+            for known in ((None, self._uid(service)),)
             for key in belongings
-            if self._controllers.get(key, uid) != uid
+            if self._owners[key].uid not in known
         )
 
     def pods(self, key: ServiceKey) -> tuple[Object, ...]:
@@ -166,7 +165,7 @@ class Store:
         return None if kept is None else kept.uid
 
     def _pods(self, key: ServiceKey) -> Iterator[ObjectKey]:
-        return (belonging for belonging in self._belongings.get(key, ()) if belonging.resource == POD)
+        return (found for found in self._belongings.get(key, ()) if found.resource == POD)
 
     def _remember(self, key: ObjectKey, obj: Object) -> None:
         if key.resource == POD:
@@ -180,12 +179,10 @@ class Store:
         elif key.resource == NODE:
             self._nodes.add(key)
             self._nodes_by_name = None
-        elif (owner := concerned(obj)) is not None:
+        elif (owner := belonging(obj)) is not None:
             self._owners[key] = owner
-            self._belongings.setdefault(owner, set()).add(key)
-            if (controller := owning_service(obj)) is not None:
-                self._controllers[key] = controller["uid"]
-            self._changes[owner] += 1
+            self._belongings.setdefault(owner.service, set()).add(key)
+            self._changes[owner.service] += 1
 
     def _forget(self, key: ObjectKey) -> frozenset[ServiceKey]:
         """Take an object out of all indexes; returns the service that it belonged to."""
@@ -200,23 +197,21 @@ class Store:
             self._nodes.discard(key)
             self._nodes_by_name = None
             return frozenset()
-        owner = self._owners.pop(key, None)
-        if owner is None:
+        if (owner := self._owners.pop(key, None)) is None:
             return frozenset()
-        self._changes[owner] += 1
-        self._controllers.pop(key, None)
-        self._belongings[owner].discard(key)
-        if not self._belongings[owner]:
-            del self._belongings[owner]
-        return frozenset((owner,))
+        self._changes[owner.service] += 1
+        self._belongings[owner.service].discard(key)
+        if not self._belongings[owner.service]:
+            del self._belongings[owner.service]
+        return frozenset((owner.service,))
 
     def _touched(self, key: ObjectKey, obj: Object) -> frozenset[ServiceKey]:
         if key.resource == INFERENCE_SERVICE:
             return frozenset((ServiceKey(key.namespace, key.name),))
         if key.resource == NODE:
             return self.services()
-        service = concerned(obj)
-        return frozenset() if service is None else frozenset((service,))
+        owner = belonging(obj)
+        return frozenset() if owner is None else frozenset((owner.service,))
 
 
 def condition(service: Object | None, type_: str) -> Object:

@@ -5,13 +5,14 @@ What to do is `core.plan.plan`'s business; here it is only done. When nothing is
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.status import QueueStatus
-from pagoda_operator.cluster.errors import Conflict, NotFound, Terminating, Unavailable
+from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound, Terminating, Unavailable
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.controller.cluster_facts import ClusterFacts
 from pagoda_operator.controller.departures import Departures
@@ -91,6 +92,8 @@ class Reconciler:
         plan, failure = self._plan(service), None
         try:
             for _ in range(ROUNDS):
+                if plan.replaces_pods:
+                    service = await self._announce(service, plan)
                 if not await self._carry_out(service, plan):
                     break
                 plan = self._plan(service)
@@ -133,6 +136,16 @@ class Reconciler:
     def _load(self, key: ServiceKey) -> QueueStatus | None:
         load = self._loads.of(*key)
         return None if load is None else QueueStatus(waiting=load.waiting, running=load.running)
+
+    async def _announce(self, service: Object, plan: Plan) -> Object:
+        """Write the status before what it tells of is done; returns the service with it.
+
+        Raises ClusterError where that may succeed later. Who may not write it at all tells nobody a lie by going on;
+        that is raised when it is tried again in the end.
+        """
+        with contextlib.suppress(Forbidden, Invalid):
+            await self._statuses.write(service, plan.status)
+        return self._store.service(key_of(service)) or service
 
     async def _carry_out(self, service: Object, plan: Plan) -> bool:
         """Apply and prune; returns whether any fact is another one now.

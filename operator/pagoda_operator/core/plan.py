@@ -42,6 +42,8 @@ class Plan:
                    to the service
     delete         children no longer wanted
     status         the service's whole `status` value; write it where it differs from the service's own
+    replaces_pods  `apply` changes the template of pods that exist: the status is to be written first, since from then
+                   on nothing but the status so far tells that the pods which answer are of a former spec
     requeue_after  seconds until the service should be planned again without an event, or None
     """
 
@@ -49,6 +51,7 @@ class Plan:
     delete: tuple[ObjectRef, ...]
     status: Object
     requeue_after: float | None
+    replaces_pods: bool = False
 
 
 def is_sound(service: Object) -> bool:
@@ -82,7 +85,7 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
         delete = to_delete(desired, facts.children, decision.workload.uid)
     outdated = replaces_pods(apply, facts.children)
     situation = Situation(service, spec, facts, settings, decision, wanted_replicas, deployment, outdated)
-    return Plan(apply=apply, delete=delete, status=status_of(situation), requeue_after=_look_again(situation))
+    return Plan(apply, delete, status_of(situation), _look_again(situation), outdated)
 
 
 @dataclass(frozen=True, slots=True)

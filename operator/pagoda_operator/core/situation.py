@@ -65,7 +65,7 @@ class Situation:
         if self.outdated or self._count("updatedReplicas") < self.replicas:
             return True
         # The Deployment's controller has not seen the last write. Was it a new template, or only a number of replicas?
-        # A new template ended readiness when it was written, see `outdated`.
+        # A new template ended readiness before it was written, see `Plan.replaces_pods`.
         unseen = self._count("observedGeneration") < self.deployment["metadata"].get("generation", 0)
         return unseen and not self.was("Ready")
 

@@ -87,6 +87,35 @@ def test_an_operator_that_starts_anew_writes_nothing(virtual, recording):
     virtual(scenario())
 
 
+def test_an_edit_ends_readiness_before_it_replaces_pods(virtual, recording):
+    """And it stays so while the Deployment's controller has not seen it: by then nothing else tells."""
+
+    async def scenario():
+        cluster = recording(MemoryCluster())
+        world = cluster.cluster.acting_as("kubelet")
+
+        async def ready():
+            service = await world.get(INFERENCE_SERVICE, "default", "qwen")
+            return condition(service, "Ready")["status"], service["status"]["observedGeneration"]
+
+        async with running(cluster):
+            await world.create(INFERENCE_SERVICE, qwen())
+            await asyncio.sleep(10)
+            await serve(world)
+            await asyncio.sleep(60)
+            assert await ready() == ("True", 1)
+            cluster.take_writes()
+            edited = await world.get(INFERENCE_SERVICE, "default", "qwen")
+            edited["spec"]["engine"] = {"maxNumSeqs": 8}
+            await world.replace(INFERENCE_SERVICE, edited)
+            await asyncio.sleep(60)
+            writes = [write for write in cluster.take_writes() if write[1] in ("InferenceService", "Deployment")]
+            assert writes == [("status", "InferenceService", "qwen"), ("force", "Deployment", "qwen")]
+            assert await ready() == ("False", 2)
+
+    virtual(scenario())
+
+
 def test_drift_is_repaired_with_one_write_each(virtual, recording):
     async def scenario():
         cluster = recording(MemoryCluster())

@@ -77,9 +77,8 @@ class PagodaServer:
         try:
             with urllib.request.urlopen(self._url + READY_PATH, timeout=10) as response:
                 return bool(response.status == 200)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return False
+        except (urllib.error.URLError, TimeoutError):
+            return False  # not yet; or it listens, and is still busy with its imports
 
     def _last_words(self) -> str:
         self._log.seek(0)

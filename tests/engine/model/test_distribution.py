@@ -86,7 +86,7 @@ PARAMS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(row=st.lists(VALUES, min_size=1, max_size=12), params=PARAMS)
 def test_ties_and_extremes_leave_a_distribution_in_which_equals_are_equal(row, params):
     if max(row) == -math.inf:

@@ -65,7 +65,7 @@ WORKS = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(works=st.lists(WORKS, min_size=1, max_size=4), seed=st.integers(0, 1000))
 def test_every_mix_of_edits_is_the_reference_in_one_batch(works, seed):
     rows = torch.randn(len(works), VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 4
@@ -73,7 +73,7 @@ def test_every_mix_of_edits_is_the_reference_in_one_batch(works, seed):
         torch.testing.assert_close(found, torch.tensor(reference(row.tolist(), one)), rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.lists(TOKENS, min_size=2, max_size=20), cut=st.integers(1, 19), penalty=st.sampled_from([0.3, 1.2, 5.0]))
 def test_the_repetition_penalty_is_transformers_own(text, cut, penalty):
     """It counts prompt and output alike, so it does not matter where the one ends and the other begins."""
@@ -84,7 +84,7 @@ def test_the_repetition_penalty_is_transformers_own(text, cut, penalty):
     torch.testing.assert_close(found, expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     output=st.lists(TOKENS, min_size=1, max_size=8),
     bad=st.lists(st.lists(TOKENS, min_size=1, max_size=3).map(tuple), min_size=1, max_size=4, unique=True),

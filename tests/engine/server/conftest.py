@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,16 @@ class Server:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return int(self.wait_for(lambda: children.read_text()))
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The engine makes no step inside: what is asked meanwhile is all there when it goes on."""
+        engine = self.engine_pid()
+        os.kill(engine, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(engine, signal.SIGCONT)
+
     def openai(self, **options) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60, **options)
 
@@ -254,6 +265,15 @@ def tiny_argv(tiny_model) -> list[str]:
         "--kv-cache-memory-bytes",
         str(2 * 2**20),
     ]
+
+
+@pytest.fixture(scope="session")
+def endless_argv(tiny_model, tiny_argv, tmp_path_factory) -> list[str]:
+    """The same with a context of 32768 tokens: an answer of 32000 outlasts whatever a test does meanwhile."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("models") / "endless")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 32768}))
+    return [str(folder), *tiny_argv[1:-1], str(64 * 2**20)]
 
 
 @pytest.fixture(scope="session")

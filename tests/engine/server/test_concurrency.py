@@ -1,25 +1,44 @@
 """Many clients at once: all are answered, none disturbs another, and nothing is left behind."""
 
 import asyncio
+import contextlib
 import json
 import socket
 
 import httpx
+import pytest
+
+from pagoda_engine.contract import Metric
 
 TEXT = "/v1/completions"
 LONG = {"model": "tiny", "prompt": "hello", "max_tokens": 400, "ignore_eos": True, "temperature": 0, "stream": True}
+ENDLESS = {**LONG, "max_tokens": 32000}
+"""For a server of `endless_argv`."""
 
 
-def open_stream(server, body) -> socket.socket:
-    """A request by hand, so that the test decides what is read and when; returns after the first bytes came."""
+def ask(server, body) -> socket.socket:
+    """A request by hand, so that the test decides what is read and when."""
     connection = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port), timeout=60)
     content = json.dumps(body).encode()
     head = (
         f"POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     connection.sendall(head.encode() + content)
+    return connection
+
+
+def open_stream(server, body) -> socket.socket:
+    """Returns after the first bytes came, which is before the engine has begun."""
+    connection = ask(server, body)
     assert connection.recv(12) == b"HTTP/1.1 200"
     return connection
+
+
+@pytest.fixture(scope="module")
+def endless(launcher_type, endless_argv, tmp_path_factory):
+    launcher = launcher_type(tmp_path_factory.mktemp("endless"))
+    yield launcher(*endless_argv)
+    launcher.close()
 
 
 async def test_64_streams_share_16_places_and_all_end_well(server):
@@ -37,39 +56,46 @@ async def test_64_streams_share_16_places_and_all_end_well(server):
             return "".join(choice["text"] for choice in choices), choices[-1]["finish_reason"]
 
         async with server.watched() as peaks:
-            streamed = await asyncio.gather(*map(complete, prompts))
+            with server.stopped():
+                begun = asyncio.gather(*map(complete, prompts))
+                await asyncio.to_thread(server.wait_for, lambda: server.metric(Metric.WAITING) == 64)
+            streamed = await begun
         alone = [await complete(prompt, stream=False) for prompt in prompts[:8]]
     assert streamed[:8] == alone
     assert all(reason == "length" for _, reason in streamed)
     assert 0 < peaks["running"] <= 16
-    assert peaks["waiting"] > 0
+    assert peaks["waiting"] == 64
     await asyncio.to_thread(server.quiet)
 
 
-def test_a_client_that_goes_away_frees_its_place_at_once(server):
-    """Long before its 400 tokens are made; the gauges are back at 0, and the request counts as aborted."""
-    aborted = server.metric("vllm:request_success_total", finished_reason="abort")
-    made = server.metric("vllm:generation_tokens_total")
-    connections = [open_stream(server, LONG) for _ in range(4)]
-    for connection in connections:
-        connection.close()
-    server.quiet()
-    assert server.metric("vllm:request_success_total", finished_reason="abort") == aborted + 4
-    assert server.metric("vllm:generation_tokens_total") < made + 4 * 400
+@pytest.mark.parametrize("running", [True, False], ids=["running", "waiting"])
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "plain"])
+def test_a_client_that_goes_away_frees_its_places_at_once(endless, stream, running):
+    """Long before its tokens are made, or any; the gauges are back at 0, and each request counts as aborted."""
+    aborted = endless.metric("vllm:request_success_total", finished_reason="abort")
+    ended = endless.metric("vllm:request_success_total")
+    with contextlib.nullcontext() if running else endless.stopped():
+        connections = [ask(endless, {**ENDLESS, "stream": stream, "n": 3}) for _ in range(2)]
+        gauge = Metric.RUNNING if running else Metric.WAITING
+        endless.wait_for(lambda: endless.metric(gauge) == 6)
+        for connection in connections:
+            connection.close()
+    endless.quiet()
+    assert endless.metric("vllm:request_success_total", finished_reason="abort") == aborted + 6
+    assert endless.metric("vllm:request_success_total") == ended + 6
 
 
-def test_a_client_that_goes_away_from_a_plain_request_frees_its_place_too(server):
-    aborted = server.metric("vllm:request_success_total", finished_reason="abort")
-    connection = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port), timeout=60)
-    content = json.dumps({**LONG, "stream": False, "n": 3}).encode()
-    head = (
-        f"POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    )
-    connection.sendall(head.encode() + content)
-    server.wait_for(lambda: server.metric("vllm:num_requests_running") + server.metric("vllm:num_requests_waiting") > 0)
-    connection.close()
-    server.quiet()
-    assert server.metric("vllm:request_success_total", finished_reason="abort") == aborted + 3
+def test_a_stream_is_told_while_it_is_made(endless):
+    """Its first text comes when most of it has not been made yet, and it goes on coming."""
+    with endless.openai() as client:
+        stream = client.completions.create(
+            model="tiny", prompt="hello", max_tokens=32000, stream=True, extra_body={"ignore_eos": True}
+        )
+        pieces = [next(stream) for _ in range(10)]
+        assert endless.metric(Metric.RUNNING) == 1
+        stream.close()
+    assert all(piece.choices[0].finish_reason is None for piece in pieces)
+    endless.quiet()
 
 
 def test_a_reader_that_does_not_read_holds_up_nobody(server):
@@ -92,8 +118,9 @@ def test_a_reader_that_does_not_read_holds_up_nobody(server):
 def test_a_full_queue_refuses_with_a_time_to_come_back(launch, tiny_argv):
     """One runs and one waits; the third is told to come back, and both others end as if it had never come."""
     server = launch(*tiny_argv[:-4], "--max-num-seqs", "1", "--max-num-queued-reqs", "1")
-    connections = [open_stream(server, LONG) for _ in range(2)]
-    refused = server.post(TEXT, {**LONG, "max_tokens": 1})
+    with server.stopped():
+        connections = [open_stream(server, LONG) for _ in range(2)]
+        refused = server.post(TEXT, {**LONG, "max_tokens": 1})
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
     assert "--max-num-queued-reqs" in refused.json()["error"]["message"]

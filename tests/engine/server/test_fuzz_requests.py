@@ -73,7 +73,7 @@ def connection(server):
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(body=bodies())
 def test_no_body_is_answered_with_a_server_error(connection, path, body):
     response = connection.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
@@ -84,7 +84,7 @@ def test_no_body_is_answered_with_a_server_error(connection, path, body):
         assert '"error"' not in response.text[:50]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(content=st.binary(max_size=200))
 def test_no_bytes_are_answered_with_a_server_error(connection, content):
     response = connection.post("/v1/completions", content=content, headers={"content-type": "application/json"})

@@ -43,8 +43,6 @@ def test_a_streamed_chat_is_the_same_text_in_pieces(client, field):
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
     assert chunks[-1].choices == []
     assert chunks[-1].usage == whole.usage
-    # Many tokens, since those that come faster than they are sent share a piece.
-    assert len(chunks) > 10
 
 
 def test_token_ids_come_when_they_are_asked_for_and_are_all_there(client, tokenizer):

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -155,8 +156,18 @@ def test_files_that_were_checked_are_not_fetched_again(hub, tmp_path):
     large.write_bytes(good[:-1] + b"?")
     status = large.stat()
     hub._hashes[(large, status.st_mtime_ns, status.st_size)] = listing  # the listing promises other bytes
+    whole, deadline = hub.answer, time.monotonic() + 60
+
+    def late(request):
+        """The bad file comes when a good one has been checked."""
+        while name in request.path and not any(tmp_path.rglob("config.json")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return whole(request)
+
+    hub.answer = late
     with pytest.raises(ModelCorrupt):
         fetch("hf://org/tiny", tmp_path / "cache", access=hub.access)
+    hub.answer = whole
     hub._hashes.clear()
     large.write_bytes(good)
     hub.asked.clear()

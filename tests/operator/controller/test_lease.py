@@ -105,7 +105,7 @@ OUTAGES = st.lists(
 
 
 @given(first=OUTAGES, second=OUTAGES)
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_there_are_never_two_leaders_whatever_the_network_does(virtual, first, second):
     """And once the network is well again there is one."""
 

@@ -111,6 +111,9 @@ async def test_a_namespace_is_watched_where_there_are_some_and_a_node_is_in_none
     server.scripts = [[], []]
     async with Told(server, namespaces=["one", "two"]) as told:
         await told.next(2)
+        async with asyncio.timeout(20):
+            while len(server.requests) < 4:  # noqa: ASYNC110 - made true by the server's handler
+                await asyncio.sleep(0.01)
     assert {path for path, _, _ in server.requests} == {
         f"/apis/apps/v1/namespaces/{namespace}/deployments" for namespace in ("one", "two")
     }

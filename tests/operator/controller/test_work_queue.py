@@ -19,7 +19,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, workers=st.integers(1, 4), length=st.sampled_from([0.0, 0.3, 2.0]))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_key_is_in_two_hands_and_no_add_is_lost(virtual, steps, workers, length):
     """After the last add of a key there is a whole run of that key, and never two at a time."""
 

@@ -54,7 +54,7 @@ SCALERS = st.sampled_from([frozenset(), frozenset({"ScaledObject"})])
 
 @pytest.mark.parametrize("gpus", [False, True])
 @given(edits=EDITS, served=SCALERS, ready=st.booleans())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_planning_again_writes_nothing(world, gpu_node, gpus, edits, served, ready):
     world = copy.deepcopy(world)
     world.settings = Settings(prometheus_address="http://prometheus:9090")
@@ -73,7 +73,7 @@ def test_planning_again_writes_nothing(world, gpu_node, gpus, edits, served, rea
 
 
 @given(edits=EDITS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_planning_changes_neither_service_nor_facts(world, edits):
     """They are the store's own objects."""
     world = copy.deepcopy(world)

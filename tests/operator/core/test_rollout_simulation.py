@@ -171,7 +171,7 @@ def play(world, *, gpus, replicas, sizes, held=0, hidden=0, one_node=False, down
     one_node=st.booleans(),
     downtime=st.booleans(),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def test_a_roll_out_ends_or_says_what_it_waits_for(world, gpus, replicas, sizes, held, hidden, one_node, downtime):
     held = min(held, gpus[0] - hidden)
     assume(held >= 0 and max(sizes) <= max(gpus))
@@ -194,7 +194,7 @@ def test_a_roll_out_ends_or_says_what_it_waits_for(world, gpus, replicas, sizes,
 
 
 @given(replicas=st.integers(2, 4), spare=st.integers(0, 2), hidden=st.booleans(), one_node=st.booleans())
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 def test_two_or_more_replicas_are_always_replaced_and_all_but_one_serve(world, replicas, spare, hidden, one_node):
     """On GPUs for just them or for more, and where others hold GPUs that nobody told us of."""
     found = play(

@@ -15,7 +15,7 @@ SERVER = """
 import http.server, os, signal, sys, threading
 def term(*_):
     open("terminated", "w").close()
-    threading.Timer(0.3, os._exit, (0,)).start()
+    threading.Timer(1, os._exit, (0,)).start()
 signal.signal(signal.SIGTERM, term)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -46,9 +46,14 @@ def free_port() -> int:
 def no_process_is_left():
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     yield
-    left = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
-    left = [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    assert left == []
+    assert [p for p in psutil.Process().children(recursive=True) if p.pid not in before and alive(p.pid)] == []
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def until(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -61,6 +66,11 @@ async def until(condition: Callable[[], object], seconds: float = 30) -> None:
 @pytest.fixture(name="until")
 def until_fixture() -> Callable:
     return until
+
+
+@pytest.fixture(name="alive")
+def alive_fixture() -> Callable[[int], bool]:
+    return alive
 
 
 @pytest.fixture(name="python")

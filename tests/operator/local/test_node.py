@@ -1,6 +1,7 @@
 """Deployments on the local node: pods are real processes, requests go through the proxy, and nothing is left."""
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import pytest
 
 from pagoda_operator.cluster.memory import MemoryCluster
 from pagoda_operator.cluster.resources import DEPLOYMENT, PERSISTENT_VOLUME_CLAIM, POD, SECRET
-from pagoda_operator.local.addresses import free_port
 from pagoda_operator.local.deployments import Deployments
 from pagoda_operator.local.endpoints import Endpoints
 from pagoda_operator.local.node import LocalNode
@@ -24,7 +24,10 @@ class Town:
     def __init__(self, folder: Path) -> None:
         self.cluster = MemoryCluster()
         self.folder = folder
-        self.port = free_port("127.0.0.2", 8000)
+        with socket.socket() as probe:
+            # Not 8000, which `pagoda local up` has by default: its tests run at the same time.
+            probe.bind(("127.0.0.2", 0))
+            self.port = probe.getsockname()[1]
         self.endpoints = Endpoints(self.cluster, namespace="default", service="x", port=self.port)
         self.proxy = TcpProxy("127.0.0.1", 0, self.endpoints.addresses)
         environment = {"PATH": "/usr/bin:/bin"}

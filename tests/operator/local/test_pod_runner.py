@@ -6,9 +6,10 @@ import os
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
-import psutil
 import pytest
+from aiohttp import web
 
 from pagoda_operator.local.backoff import BackOff
 from pagoda_operator.local.pod_runner import PodRunner
@@ -146,18 +147,34 @@ async def test_startup_probe_gates_the_others(pod_folder, server_command, free_p
         assert runs.container()["started"]
 
 
+@pytest.fixture
+async def health():
+    """A port that has always been listened on; its answers are 503 while `sick` is True."""
+    state = SimpleNamespace(sick=True)
+
+    async def answer(request):
+        return web.Response(status=503 if state.sick else 200)
+
+    app = web.Application()
+    app.router.add_get("/health", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    state.port = runner.addresses[0][1]
+    yield state
+    await runner.cleanup()
+
+
 @pytest.mark.parametrize("kind", ["startupProbe", "livenessProbe"])
-async def test_failing_probe_restarts_the_container(kind, pod_folder, server_command, free_port, until):
-    (pod_folder / "sick").touch()
+async def test_failing_probe_restarts_the_container(kind, pod_folder, python, health, until):
     container = {
         "name": "c",
-        "command": server_command,
-        # Long enough for a slow machine to start Python: only answers of 503 count then, not refused connections.
-        kind: http_probe(free_port, "/health", failureThreshold=5, periodSeconds=0.2),
+        "command": python("import time; time.sleep(1000)"),
+        kind: http_probe(health.port, "/health", failureThreshold=5, periodSeconds=0.2),
     }
     async with running(pod_of(container), pod_folder, backoff=NEVER_AGAIN) as runs:
         await until(lambda: runs.container().get("restartCount") == 1)
-        (pod_folder / "sick").unlink()
+        health.sick = False
         await until(lambda: runs.container()["started"])
         assert "terminated" in runs.container()["lastState"]
 
@@ -210,7 +227,7 @@ async def test_stop_lets_the_process_end_by_itself(pod_folder, server_command, f
     assert not runs.ready()
 
 
-async def test_stop_kills_the_whole_group_after_the_grace_period(pod_folder, python, until, tmp_path):
+async def test_stop_kills_the_whole_group_after_the_grace_period(pod_folder, python, until, tmp_path, alive):
     """A container that ignores SIGTERM, and its child, are gone after `stop`."""
     code = (
         "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN); child = os.fork();"
@@ -221,7 +238,7 @@ async def test_stop_kills_the_whole_group_after_the_grace_period(pod_folder, pyt
     async with running(pod_of(container), pod_folder, grace=0.2) as runs:
         await until(lambda: pids.exists() and pids.read_text().endswith(" "))
     assert runs.container()["state"]["terminated"]["exitCode"] == 137
-    await until(lambda: not any(_alive(int(pid)) for pid in pids.read_text().split()))
+    await until(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()))
 
 
 async def test_second_stop_with_a_shorter_grace_period_wins(pod_folder, python, until):
@@ -262,7 +279,7 @@ async def test_cancelled_runner_leaves_no_process_and_no_volume(pod_folder, serv
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
-async def test_containers_die_with_a_runner_that_is_killed(pod_folder, python, until, tmp_path):
+async def test_containers_die_with_a_runner_that_is_killed(pod_folder, python, until, tmp_path, alive):
     """SIGKILL to the process that runs the pod, which can't clean up, ends the container too."""
     pid_file = tmp_path / "pid"
     container = python("import os, sys, time; open(sys.argv[1], 'w').write(f'{os.getpid()}\\n'); time.sleep(1000)")
@@ -280,7 +297,7 @@ asyncio.run(PodRunner(pod, folder=folder, pod_ip="127.0.0.1", claims=lambda n: f
     finally:
         runner.kill()
         await runner.wait()
-    await until(lambda: not _alive(int(pid_file.read_text())))
+    await until(lambda: not alive(int(pid_file.read_text())))
 
 
 async def test_mounts_variables_and_scratch_reach_the_process(pod_folder, python):
@@ -379,7 +396,3 @@ async def test_failing_status_callback_ends_the_pod_and_is_raised(pod_folder, se
     )
     with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="nobody listens")):
         await runner.run()
-
-
-def _alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

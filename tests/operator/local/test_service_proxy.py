@@ -76,12 +76,21 @@ async def test_unreachable_backend_is_a_reset_and_no_retry(free_port):
 
 
 async def test_connection_outlives_its_backends_removal():
-    async with backend(echo) as address:
+    begun = asyncio.Event()
+
+    async def serve(reader, writer):
+        word = await reader.readexactly(7)
+        begun.set()
+        writer.write(word + await reader.read())
+        writer.close()
+
+    async with backend(serve) as address:
         backends = [address]
         async with TcpProxy("127.0.0.1", 0, lambda: backends) as proxy:
             reader, writer = await asyncio.open_connection(*proxy.address)
             writer.write(b"begun, ")
-            await writer.drain()
+            async with asyncio.timeout(30):
+                await begun.wait()
             backends.clear()
             writer.write(b"ended")
             writer.write_eof()
@@ -112,7 +121,11 @@ async def test_clients_reset_reaches_the_backend():
 
 
 async def test_stop_ends_open_connections():
+    begun = asyncio.Event()
+
     async def serve(reader, writer):
+        await reader.readexactly(1)
+        begun.set()
         await reader.read()
         writer.close()
 
@@ -121,8 +134,8 @@ async def test_stop_ends_open_connections():
         await proxy.start()
         reader, writer = await asyncio.open_connection(*proxy.address)
         writer.write(b"x")
-        await writer.drain()
         async with asyncio.timeout(30):
+            await begun.wait()
             await proxy.stop()
             with pytest.raises(ConnectionResetError):
                 await reader.read()

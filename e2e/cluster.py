@@ -6,15 +6,17 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from e2e.api import Api, Object
 from e2e.background import Background
 from e2e.binaries import Binaries
@@ -116,6 +118,23 @@ class Cluster:
 
     def remove_node(self, name: str) -> None:
         self._background.run(self.agent.remove(name))
+
+    def make_namespace(self, namespace: Object) -> None:
+        """Until pods can be made in it: the account that they need comes from a controller."""
+        self.apply(namespace)
+        name = namespace["metadata"]["name"]
+        accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
+        self.eventually(lambda: self.run(self.api.get(accounts))["items"], f"namespace {name} has an account for pods")
+
+    def send(self, pod: str, number: signal.Signals) -> bool:
+        """A signal to all processes of the pod of that name; returns whether it has any."""
+        sent = False
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if process.environ().get("HOSTNAME") == pod:
+                    process.send_signal(number)
+                    sent = True
+        return sent
 
     def kubectl(self, *arguments: str, text: str | None = None, seconds: float = 120) -> str:
         """What kubectl prints, as administrator. Raises KubectlError."""

@@ -127,7 +127,7 @@ def services(bare_cluster: cluster.Cluster, release: Release, request: pytest.Fi
     It goes with all that is in it, while the next test runs already.
     """
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_"))[:50].strip("-")
-    bare_cluster.apply(namespace(name))
+    bare_cluster.make_namespace(namespace(name))
     yield Services(bare_cluster, name)
     diagnosis.tell_if_failed(request.node, bare_cluster, name, release)
     bare_cluster.kubectl("delete", "namespace", name, "--wait=false")

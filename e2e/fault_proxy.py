@@ -32,7 +32,7 @@ class FaultProxy:
         self.rules: tuple[Rule, ...] = ()
         self.chance = random.Random(0)
         self.struck: Counter[str] = Counter()
-        """How often each kind of fault happened."""
+        """How many calls each kind of fault has spoilt."""
         self.certificate = folder / "proxy.crt"
         self._key = folder / "proxy.key"
         self._upstream = upstream
@@ -82,20 +82,17 @@ class FaultProxy:
     def cut(self) -> None:
         """Break all watches off, in the middle of whatever they were telling."""
         for watch in self._watches:
-            self.struck["cut"] += 1
             watch.abort()
 
     def expire(self) -> None:
         """Tell every watch that its version is too old (410), and end it."""
         for watch in self._watches:
-            self.struck["expire"] += 1
             watch.expired.set()
 
     def silence(self) -> None:
         """From now on open watches tell nothing any more, not even bookmarks; those opened later do."""
         self._silent = True
         for watch in self._watches:
-            self.struck["silence"] += 1
             watch.silent = True
 
     # --- the requests ------------------------------------------------------------------------------------------------

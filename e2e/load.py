@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 60.0
 
 @dataclass
 class Load:
-    """A context manager: `clients` threads ask one request after the other, every second one as a stream.
+    """A context manager: `clients` threads ask one request after the other, every second one as a stream by default.
 
     Each client keeps its connection open between requests, as SDKs do, unless the server says `Connection: close`.
     """
@@ -26,6 +26,7 @@ class Load:
     clients: int = 3
     tokens: int = TOKENS
     """Length of each answer."""
+    streams: bool = True
     done: list[float] = field(default_factory=list)
     """When each request ended well (time.monotonic)."""
     failures: list[str] = field(default_factory=list)
@@ -49,7 +50,7 @@ class Load:
             while not self._ended.is_set():
                 turn += 1
                 try:
-                    self._request(client, stream=turn % 2 == 0)
+                    self._request(client, stream=self.streams and turn % 2 == 0)
                     self.done.append(time.monotonic())
                 except (openai.OpenAIError, ValueError) as error:
                     self.failures.append(f"{type(error).__name__}: {error} (cause: {error.__cause__!r})")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,14 @@ from pathlib import Path
 import aiohttp
 import yaml
 from e2e.api import Api
-from e2e.daemon import free_ports
 
 from pagoda_operator.local import launcher
 
 RESTART_SECONDS = 0.5
 TOKEN_SECONDS = 3600 * 4
 HOST = "127.0.0.1"
+PORT = re.compile(rb"health, metrics and activation on port (\d+)")
+"""How the operator tells in its log which port it was given."""
 
 
 async def token_of(api: Api, namespace: str, account: str) -> str:
@@ -58,7 +60,8 @@ class OperatorProcess:
     def __init__(self, log: Path, kubeconfig: Path, environment: Mapping[str, str], *flags: str) -> None:
         self.log = log
         self.exits: list[int] = []
-        self._port = free_ports(HOST, 1)[0]
+        self._began = 0  # where in the log the process that runs now has begun
+        self._port: int | None = None
         self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
         self._command = self._argv(kubeconfig, flags)
         self._process: asyncio.subprocess.Process | None = None
@@ -67,7 +70,7 @@ class OperatorProcess:
     def _argv(self, kubeconfig: Path, flags: Sequence[str]) -> list[str]:
         tied = [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid())]
         operator = [sys.executable, "-m", "pagoda_engine.cli", "operator", "--kubeconfig", str(kubeconfig)]
-        return [*tied, *operator, "--health-host", HOST, "--health-port", str(self._port), *flags]
+        return [*tied, *operator, "--health-host", HOST, "--health-port=0", *flags]
 
     async def __aenter__(self) -> OperatorProcess:
         self._keeper = asyncio.create_task(self._keep(), name="operator")
@@ -101,14 +104,18 @@ class OperatorProcess:
     async def _ask(self, path: str) -> str | None:
         """The body of a 200, or None."""
         limit = aiohttp.ClientTimeout(total=2)
+        if self._port is None:
+            told = PORT.search(self.log.read_bytes(), self._began)
+            self._port = int(told[1]) if told else None
         with suppress(aiohttp.ClientError, TimeoutError):
-            async with aiohttp.request("GET", f"http://{HOST}:{self._port}{path}", timeout=limit) as answer:
+            async with aiohttp.request("GET", f"http://{HOST}:{self._port or 0}{path}", timeout=limit) as answer:
                 return await answer.text() if answer.status == 200 else None
         return None
 
     async def _keep(self) -> None:
         while True:
             with self.log.open("ab") as output:
+                self._began, self._port = output.tell(), None
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command,
                     stdin=asyncio.subprocess.DEVNULL,

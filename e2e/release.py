@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 from e2e import monitoring
 from e2e.api import Object
@@ -20,8 +19,9 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 PORT = 8080
 """Of the operator's health, metrics and activation."""
 LEADS = 'leader_election_master_status{name="inferenceservice"} 1.0'
-DRAIN_DELAY = 3
-"""Seconds; kube-proxy's part is done in one hop here, so endpoints are forgotten sooner than in a big cluster."""
+DRAIN_DELAY = 6
+"""Seconds; kube-proxy's part is done in one hop here, so endpoints are forgotten sooner than in a big cluster. But the
+EndpointSlice controller looks again after 1 and 2 s where its cache was behind."""
 
 
 class Release:
@@ -50,7 +50,7 @@ class Release:
 
     def install(self, **changes: Any) -> None:
         """`helm upgrade --install` with the usual values but for `changes`, then wait for the operator."""
-        self._cluster.apply(namespace(NAMESPACE))
+        self._cluster.make_namespace(namespace(NAMESPACE))
         values = self._cluster.folder / "values.yaml"
         values.write_text(yaml.safe_dump(self.values() | changes))
         self._cluster.helm("upgrade", "--install", NAME, str(CHART), "-n", NAMESPACE, "-f", str(values))
@@ -80,13 +80,6 @@ class Release:
                     if LEADS in answer.read().decode().splitlines():
                         return str(pod["metadata"]["name"])
         return ""
-
-    def kill(self, name: str) -> None:
-        """SIGKILL to all that runs in this pod of the operator, which its node then starts again."""
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if process.environ().get("HOSTNAME") == name:
-                    process.kill()
 
     def log(self) -> str:
         """Of all operator pods so far, the oldest first."""

@@ -67,7 +67,7 @@ class Rig:
         self.cluster.kubectl("delete", "namespace", self.name, "--wait=false", "--ignore-not-found")
 
     def make_namespace(self) -> None:
-        self.cluster.apply(namespace(self.name))
+        self.cluster.make_namespace(namespace(self.name))
 
     async def _start(self) -> None:
         plane, gateway = self.cluster.control_plane, self.cluster.network.gateway

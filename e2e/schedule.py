@@ -45,5 +45,6 @@ class Schedule(LoadFileScheduling):
 
 def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The scenarios in the order in which files are handed out; within a file it is theirs."""
-    rank = {name: number for number, name in enumerate(LONGEST)} | {SEPARATE: len(LONGEST) + 1}
-    return sorted(items, key=lambda item: rank.get(item.path.name, len(rank)))
+    others = len(LONGEST)
+    rank = {name: number for number, name in enumerate(LONGEST)} | {SEPARATE: others + 1}
+    return sorted(items, key=lambda item: rank.get(item.path.name, others))

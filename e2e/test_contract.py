@@ -43,7 +43,7 @@ class ActingAs(KubernetesCluster):
 def namespace(bare_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """Deleted without waiting: nothing runs in it."""
     name = request.node.callspec.id.replace("_", "-")[:60].strip("-")
-    bare_cluster.kubectl("create", "namespace", name)
+    bare_cluster.make_namespace({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
     bare_cluster.kubectl("delete", "namespace", name, "--wait=false")
 

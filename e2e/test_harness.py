@@ -72,6 +72,25 @@ def read(url: str) -> str:
         return str(answer.read().decode().strip())
 
 
+def endpoints(cluster: Cluster, namespace: str) -> set[str]:
+    """Addresses at which the Service is ready to answer."""
+    slices = cluster.objects("endpointslices", "-n", namespace)
+    found = [endpoint for one in slices for endpoint in one.get("endpoints") or ()]
+    return {address for one in found if one["conditions"].get("ready") for address in one["addresses"]}
+
+
+def addresses(cluster: Cluster, namespace: str) -> set[str]:
+    """Of the pods that stay."""
+    pods = [pod for pod in cluster.objects("pods", "-n", namespace) if "deletionTimestamp" not in pod["metadata"]]
+    return {pod["status"].get("podIP", "") for pod in pods}
+
+
+def volumes(cluster: Cluster, namespace: str) -> list[Object]:
+    """Those that claims of the namespace hold, or held."""
+    found = cluster.objects("persistentvolumes")
+    return [one for one in found if one["spec"].get("claimRef", {}).get("namespace") == namespace]
+
+
 def test_a_deployment_becomes_ready_rolls_out_and_goes(bare_cluster: Cluster, namespace: str) -> None:
     """Two pods behind a Service answer; a new template replaces them; deletion leaves no pod and no volume."""
     bare_cluster.apply(*web(namespace, "one"))
@@ -80,7 +99,8 @@ def test_a_deployment_becomes_ready_rolls_out_and_goes(bare_cluster: Cluster, na
         assert [read(f"{url}/word") for _ in range(4)] == ["one"] * 4
         bare_cluster.apply(*web(namespace, "two"))
         bare_cluster.kubectl("rollout", "status", "deployment/web", "-n", namespace, "--timeout=60s")
+        bare_cluster.eventually(lambda: endpoints(bare_cluster, namespace) == addresses(bare_cluster, namespace), "two")
         assert read(f"{url}/word") == "two"
     bare_cluster.kubectl("delete", "deployment,service,pvc", "web", "-n", namespace, "--timeout=60s")
     bare_cluster.eventually(lambda: not bare_cluster.objects("pods", "-n", namespace), "the pods are gone")
-    bare_cluster.eventually(lambda: not bare_cluster.objects("persistentvolumes"), "the volume is gone")
+    bare_cluster.eventually(lambda: not volumes(bare_cluster, namespace), "the volume is gone")

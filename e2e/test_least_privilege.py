@@ -67,7 +67,7 @@ def private(bare_cluster: Cluster, unattended: Release, hub: ModelHub) -> Iterat
     """An operator of one namespace, with an account and roles as the chart makes them for it."""
     free_lease(bare_cluster)
     name = f"private-{len(list(bare_cluster.folder.glob('rig-*')))}"
-    bare_cluster.apply(namespace(name))
+    bare_cluster.make_namespace(namespace(name))
     bare_cluster.kubectl("apply", "-f", "-", text=private_roles(bare_cluster, name))
     with Rig(bare_cluster, unattended, hub.url, name, *LEASE, account=ACCOUNT) as ready:
         yield ready
@@ -175,6 +175,10 @@ def test_every_right_is_used_and_none_is_lacking(mode: str, request: pytest.Fixt
         )
 
 
+GROUPS = {"deployments": "apps"}
+"""Of the resources that rights are taken of; else it is the core group."""
+
+
 def take(rig: Rig, verb: str, resource: str) -> Object:
     """Take a right out of the namespaced rig's Role; returns the Role as it was."""
     place = ("-n", rig.name)
@@ -188,7 +192,20 @@ def take(rig: Rig, verb: str, resource: str) -> Object:
     kept = [rule for rule in rules if rule["resources"] and rule["verbs"]]
     metadata = {key: role["metadata"][key] for key in ("name", "namespace", "labels")}
     rig.cluster.apply({**role, "metadata": metadata, "rules": kept})
+    rig.cluster.eventually(lambda: not may(rig, verb, resource), f"the API server knows that {verb} is not allowed")
     return {**role, "metadata": metadata}
+
+
+def may(rig: Rig, verb: str, resource: str) -> bool:
+    """What `kubectl auth can-i` says of the operator."""
+    where = {"namespace": rig.name, "verb": verb, "group": GROUPS.get(resource, ""), "resource": resource}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": rig.user, "resourceAttributes": where},
+    }
+    created = rig.cluster.run(rig.cluster.api.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review))
+    return bool(created["status"]["allowed"])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +224,7 @@ def test_a_right_that_lacks_is_named_in_the_status(private: Rig, verb: str, reso
         private.apply("poor")
         private.patch("Service", "poor", {"metadata": {"labels": {LABEL: "mine"}}})
         told = private.cluster.eventually(
-            lambda: private.ready("poor").get("reason") == reason and private.ready("poor"), reason, seconds=45
+            lambda: private.ready("poor").get("reason") == reason and private.ready("poor"), reason, seconds=90
         )
         assert f'cannot {verb} resource "{resource}"' in told["message"]
     finally:

@@ -26,11 +26,11 @@ def test_engines_and_operator_are_scraped(services: Services, prometheus: Promet
     (rule,) = yaml.safe_load(RULES.read_text())["rules"]["custom"]
     pods = [pod["metadata"]["name"], "another"]
     for metric in (Metric.WAITING, Metric.RUNNING):
-        (value,) = prometheus.query(adapter_query(rule["metricsQuery"], metric, services.namespace, pods))
+        (value,) = prometheus.eventually(adapter_query(rule["metricsQuery"], metric, services.namespace, pods))
         assert (value.labels, value.value) == ({"pod": pods[0]}, 0), "the HPA knows values by their pods"
-    discovered = {one.labels["__name__"] for one in prometheus.query(rule["seriesQuery"])}
+    discovered = {one.labels["__name__"] for one in prometheus.eventually(rule["seriesQuery"])}
     assert discovered == {Metric.WAITING, Metric.RUNNING}
-    assert prometheus.query('pagoda_operator_services{container="operator"} >= 1')
+    prometheus.eventually('pagoda_operator_services{container="operator"} >= 1')
     services.cluster.kubectl("scale", "infsvc", "tiny", "--replicas=0", "-n", services.namespace)
     services.cluster.eventually(lambda: not prometheus.query(series), "the series ended")
 

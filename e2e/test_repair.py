@@ -23,6 +23,7 @@ def test_a_deleted_or_edited_child_is_repaired(services: Services) -> None:
             lambda kind=kind, old=old: uid(cluster.find(kind, "tiny", *place)) not in (None, old), f"a new {kind}"
         )
     services.wait_ready("tiny")
+    (old_pod,) = services.pods("tiny")
     cluster.kubectl("scale", "deployment", "tiny", "--replicas=0", *place)
     cluster.kubectl("label", "service", "tiny", "app.kubernetes.io/part-of=mine", "--overwrite", *place)
     cluster.kubectl("patch", "service", "tiny", *place, "-p", '{"spec": {"selector": {"pagoda.dev/service": "mine"}}}')
@@ -34,6 +35,7 @@ def test_a_deleted_or_edited_child_is_repaired(services: Services) -> None:
         return found["spec"]["selector"]["pagoda.dev/service"] == "tiny" and label == "pagoda"
 
     cluster.eventually(mended, "the Service's own selector and label again")
+    cluster.eventually(lambda: uid(old_pod) not in map(uid, services.pods("tiny")), "the pod that was to go is gone")
     services.wait_ready("tiny")
     with cluster.proxy(services.namespace, "tiny") as url:
         assert chat(url, services.status("tiny")["model"], "Hello?")

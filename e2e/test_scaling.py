@@ -41,22 +41,14 @@ def test_kubectl_scale_works_as_on_a_deployment(services: Services) -> None:
 def keda(bare_cluster: Cluster) -> Iterator[None]:
     """KEDA's kinds, as far as the API server knows them; KEDA itself does not run."""
     folder = str(bare_cluster.binaries.keda.crds)
-    yield bare_cluster.kubectl("apply", "--server-side", "-f", folder)
+    bare_cluster.kubectl("apply", "--server-side", "-f", folder)
+    bare_cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", folder)
+    yield
     bare_cluster.kubectl("delete", "-f", folder, "--timeout=60s")
 
 
 def scaler(services: Services, kind: str) -> Object | None:
     return services.cluster.find(kind, "tiny", "-n", services.namespace)
-
-
-def wait_scaling_ready(services: Services, name: str, reason: str, words: str) -> None:
-    """Until ScalingReady has that reason and those words: of one scaler and the next the reason may be the same."""
-
-    def look() -> bool:
-        condition = services.condition(name, "ScalingReady")
-        return condition["reason"] == reason and words in condition["message"]
-
-    services.cluster.eventually(look, f"{name} has ScalingReady by {reason}, which says {words!r}")
 
 
 def test_a_scaler_exists_only_when_asked_for(services: Services) -> None:
@@ -73,10 +65,10 @@ def test_a_scaler_exists_only_when_asked_for(services: Services) -> None:
     found = services.cluster.eventually(lambda: scaler(services, "hpa"), "there is an HPA")
     assert found["spec"]["scaleTargetRef"]["kind"] == "InferenceService"
     assert (found["spec"]["minReplicas"], found["spec"]["maxReplicas"]) == (1, 3)
-    wait_scaling_ready(services, "other", "KedaAbsent", "install KEDA, or set provider to auto")
-    wait_scaling_ready(services, "tiny", "ScaledToZero", "kubectl scale infsvc tiny --replicas=1")
+    services.told("other", "ScalingReady", "KedaAbsent", "install KEDA, or set provider to auto")
+    services.told("tiny", "ScalingReady", "ScaledToZero", "kubectl scale infsvc tiny --replicas=1")
     services.cluster.kubectl("scale", "infsvc", "tiny", "--replicas=1", "-n", services.namespace)
-    wait_scaling_ready(services, "tiny", "AdapterAbsent", "install prometheus-adapter")
+    services.told("tiny", "ScalingReady", "AdapterAbsent", "install prometheus-adapter")
     patch = '{"spec": {"autoscaling": null}}'
     services.cluster.kubectl("patch", KIND, "tiny", "-n", services.namespace, "--type=merge", "-p", patch)
     services.cluster.eventually(lambda: scaler(services, "hpa") is None, "the HPA is gone")
@@ -93,7 +85,7 @@ def test_keda_takes_over_where_it_is_installed(services: Services) -> None:
     assert found["spec"]["scaleTargetRef"]["kind"] == "InferenceService"
     assert found["spec"]["maxReplicaCount"] == 3
     services.cluster.eventually(lambda: scaler(services, "hpa") is None, "no HPA is left")
-    wait_scaling_ready(services, "tiny", "ScalerStarting", "see that KEDA runs")
+    services.told("tiny", "ScalingReady", "ScalerStarting", "see that KEDA runs")
 
 
 EXTREMES: Final[tuple[Object, ...]] = (

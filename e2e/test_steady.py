@@ -21,8 +21,10 @@ def test_a_steady_cluster_of_20_services_is_never_written_to(services: Services,
     services.cluster.apply(*(service(name, services.namespace, engine={"maxModelLen": 256}) for name in names))
     for name in names:
         services.wait_ready(name, seconds=600)
-    # The last status may still be on its way: steady is what comes after it.
-    time.sleep(10)
+    # The last that a status has to tell; steady is what comes after it.
+    services.cluster.eventually(
+        lambda: all("queue" in services.status(name) for name in names), "every status has its queue"
+    )
     start = datetime.now(UTC)
     time.sleep(WATCHED_SECONDS)
     calls = requests(services.cluster.control_plane.audit_log, release.user)

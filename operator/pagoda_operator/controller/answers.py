@@ -15,6 +15,8 @@ from pagoda_operator.core.facts import PodReport
 
 DOCUMENT_LIMIT: Final = 16 << 10
 """Bytes that a progress document may have."""
+SERVES: Final = Progress(Stage.READY)
+"""How far a pod is that serves; one for all of them, since there are thousands."""
 MOST: Final = 1e9
 """Requests of one pod: beyond, it is no engine that answers."""
 
@@ -30,9 +32,7 @@ async def numbers(url: str, fetch: Fetch) -> PodReport:
     if status != 200:
         raise ValueError(f"{METRICS_PATH} answered {status}")
     text = body.decode(errors="replace")
-    return PodReport(
-        progress=Progress(Stage.READY), waiting=gauge(text, Metric.WAITING), running=gauge(text, Metric.RUNNING)
-    )
+    return PodReport(SERVES, waiting=gauge(text, Metric.WAITING), running=gauge(text, Metric.RUNNING))
 
 
 async def progress(url: str, fetch: Fetch) -> PodReport:

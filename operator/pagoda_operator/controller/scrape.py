@@ -33,7 +33,7 @@ SERVING_PERIOD: Final = 5.0
 SCALED_PERIOD: Final = 2.0
 """Seconds between two questions to a pod: on its way, serving, serving for a service that a scaler scales."""
 LOADING_RATE: Final = 20.0
-SERVING_RATE: Final = 20.0
+SERVING_RATE: Final = 10.0
 SCALED_RATE: Final = 100.0
 """Questions in a second at most, to all pods of such a kind: beyond, the period grows."""
 STANDS: Final = 10.0

@@ -6,6 +6,7 @@ the operator has just written, and put here itself, is not undone by an event fr
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
@@ -36,7 +37,7 @@ class Store:
     """Answers are shared: read them, don't change them."""
 
     def __init__(self) -> None:
-        self._objects: Shelf[ObjectKey] = Shelf()
+        self._objects: Shelf[ObjectKey] = Shelf(lambda key: key.resource)
         self._services: set[ServiceKey] = set()
         self._unplanned: set[ServiceKey] = set()
         self._nodes: set[ObjectKey] = set()
@@ -225,4 +226,4 @@ def _planned(service: Object | None) -> bool:
 
 
 def _object_key(resource: Resource, obj: Object) -> ObjectKey:
-    return ObjectKey(resource, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+    return ObjectKey(resource, sys.intern(obj["metadata"].get("namespace", "")), obj["metadata"]["name"])

@@ -46,7 +46,7 @@ class Obstacle:
 
     message: str
     foreign: bool
-    wish: str
+    wish: bytes
     generation: int
     retry_at: float
 
@@ -59,7 +59,7 @@ class ChildWriter:
         self._store = store
         self._obstacles: dict[ServiceKey, dict[ChildKey, Obstacle]] = {}
         self._taken: dict[ServiceKey, set[ChildKey]] = {}  # places that foreign objects held when last looked at
-        self._settled: dict[ServiceKey, dict[ChildKey, tuple[str, str]]] = {}
+        self._settled: dict[ServiceKey, dict[ChildKey, tuple[bytes, bytes]]] = {}
         self._pauses: dict[ServiceKey, dict[ChildKey, float]] = {}
 
     def conflicts(self, key: ServiceKey) -> Mapping[ChildKey, str]:
@@ -189,7 +189,7 @@ class ChildWriter:
         except Conflict as conflict:
             raise Conflict(f"{desired['kind']} changed under us: {conflict.message}") from conflict
 
-    def _leave(self, key: ServiceKey, child: ChildKey, wish: str, live: Object) -> bool:
+    def _leave(self, key: ServiceKey, child: ChildKey, wish: bytes, live: Object) -> bool:
         """Whether to leave a child alone although it is not as desired."""
         if "deletionTimestamp" in live["metadata"]:
             return True  # it is made anew when it is gone
@@ -233,8 +233,8 @@ def _shape(obj: Object) -> Object:
     return {name: value for name, value in obj.items() if name != "status"} | {"metadata": metadata}
 
 
-def _digest(obj: Object) -> str:
-    return hashlib.blake2b(json.dumps(obj, sort_keys=True).encode(), digest_size=16).hexdigest()
+def _digest(obj: Object) -> bytes:
+    return hashlib.blake2b(json.dumps(obj, sort_keys=True).encode(), digest_size=16).digest()
 
 
 def _monotonic() -> float:

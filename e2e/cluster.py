@@ -136,6 +136,15 @@ class Cluster:
                     sent = True
         return sent
 
+    @contextmanager
+    def standing_still(self, pod: str) -> Iterator[None]:
+        """All processes of the pod of that name are stopped inside, from when it has any."""
+        try:
+            self.eventually(lambda: self.send(pod, signal.SIGSTOP), f"pod {pod} has processes")
+            yield
+        finally:
+            self.send(pod, signal.SIGCONT)
+
     def kubectl(self, *arguments: str, text: str | None = None, seconds: float = 120) -> str:
         """What kubectl prints, as administrator. Raises KubectlError."""
         return self._checked([str(self.binaries.kubectl), *arguments], text, seconds)

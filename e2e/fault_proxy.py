@@ -32,7 +32,7 @@ class FaultProxy:
         self.rules: tuple[Rule, ...] = ()
         self.chance = random.Random(0)
         self.struck: Counter[str] = Counter()
-        """How many calls each kind of fault has spoilt."""
+        """How many calls were spoilt, by their verb."""
         self.certificate = folder / "proxy.crt"
         self._key = folder / "proxy.key"
         self._upstream = upstream
@@ -118,7 +118,7 @@ class FaultProxy:
     def _draw(self, call: Call) -> Fault | None:
         for rule in self.rules:
             if rule.concerns(call) and self.chance.random() < rule.rate:
-                self.struck[type(rule.fault).__name__] += 1
+                self.struck[call.verb] += 1
                 return rule.fault
         return None
 

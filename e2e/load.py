@@ -25,7 +25,10 @@ class Load:
     model: str
     clients: int = 3
     tokens: int = TOKENS
-    """Length of each answer."""
+    """Length of each answer, of the first client's."""
+    shorter: int = 0
+    """Tokens less for each further client: begun together, answers of one length would end together."""
+    seconds: float = TIMEOUT_SECONDS
     streams: bool = True
     done: list[float] = field(default_factory=list)
     """When each request ended well (time.monotonic)."""
@@ -45,22 +48,23 @@ class Load:
             thread.join()
 
     def _ask(self, number: int) -> None:
-        with openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS) as client:
+        with openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=self.seconds) as client:
             turn = number
             while not self._ended.is_set():
                 turn += 1
                 try:
-                    self._request(client, stream=self.streams and turn % 2 == 0)
+                    tokens = self.tokens - self.shorter * number
+                    self._request(client, tokens, stream=self.streams and turn % 2 == 0)
                     self.done.append(time.monotonic())
                 except (openai.OpenAIError, ValueError) as error:
                     self.failures.append(f"{type(error).__name__}: {error} (cause: {error.__cause__!r})")
 
-    def _request(self, client: openai.OpenAI, *, stream: bool) -> None:
+    def _request(self, client: openai.OpenAI, tokens: int, *, stream: bool) -> None:
         """Raises OpenAIError, or ValueError for an answer that is not whole."""
         question: Object = {
             "model": self.model,
             "messages": [{"role": "user", "content": "Hello?"}],
-            "max_tokens": self.tokens,
+            "max_tokens": tokens,
             "temperature": 0,
             "extra_body": {"ignore_eos": True},
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -103,10 +103,14 @@ class Rig:
 
         self.cluster.run(do())
 
-    def until_struck(self, times: int, *, seconds: float = 30) -> None:
-        """Wait until so many calls have gone wrong since the weather changed. Raises TimeoutError."""
+    def until_struck(self, times: int, verbs: Collection[str], *, seconds: float = 30) -> None:
+        """Wait until so many calls of these verbs have gone wrong since the weather changed. Raises TimeoutError."""
         struck = self.proxy.struck
-        self.cluster.eventually(lambda: struck.total() >= times, f"{times} calls went wrong", seconds=seconds)
+        self.cluster.eventually(
+            lambda: sum(struck[verb] for verb in verbs) >= times,
+            f"{times} calls of {', '.join(verbs)} went wrong",
+            seconds=seconds,
+        )
 
     # --- what users do, who are not behind the proxy -----------------------------------------------------------------
 

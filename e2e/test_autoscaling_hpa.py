@@ -164,8 +164,10 @@ def test_replicas_follow_the_load_and_hold_still_between(
             cluster.eventually(lambda: len(steady.done) >= STEADY_CLIENTS, "the load is steady")
             killed, since = cluster.eventually(release.leader, "an operator leads"), datetime.now(UTC)
             cluster.send(killed, signal.SIGKILL)
-            cluster.eventually(lambda: others_answer(cluster, killed), "the other operator answers")
-            cluster.send(killed, signal.SIGCONT)
+            try:
+                cluster.eventually(lambda: others_answer(cluster, killed), "the other operator answers")
+            finally:
+                cluster.send(killed, signal.SIGCONT)
             time.sleep(STEADY_LOOKS * look(cluster))
             cluster.eventually(release.leader, "an operator leads again")
             services.wait(NAME, "ScalingReady", "True")

@@ -35,6 +35,17 @@ def test_an_engine_that_dies_at_start_leaves_its_last_words(services: Services) 
     assert services.condition("tiny", "Ready")["status"] == "False"
 
 
+def test_pods_that_a_quota_does_not_let_be_are_told_of(services: Services) -> None:
+    """There is no pod that could tell: the condition has the API server's words, until the quota lets them be."""
+    place = ("-n", services.namespace)
+    services.cluster.kubectl("create", "quota", "none", "--hard=pods=0", *place)
+    services.cluster.apply(service("tiny", services.namespace))
+    for kind in ("WorkloadReady", "Ready"):
+        services.told("tiny", kind, "PodsRefused", "exceeded quota: none")
+    services.cluster.kubectl("delete", "quota", "none", *place)
+    services.wait_ready("tiny")
+
+
 def test_a_model_that_does_not_exist_is_said_so(services: Services) -> None:
     """No pod is made for a model that the hub does not know."""
     services.cluster.apply(service("absent", services.namespace, uri="hf://tests/absent"))

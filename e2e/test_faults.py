@@ -27,6 +27,7 @@ from pagoda_engine.contract import ExitCode
 from pagoda_operator.commands.operator import LEASE_NAME
 
 OUTAGE_SECONDS = 3.0
+READS = ("list", "watch")
 LEASE = ("--leader-elect", "--lease-namespace", NAMESPACE)
 
 FAULTS: tuple[Fault, ...] = (
@@ -83,9 +84,9 @@ def test_an_api_server_that_answers_nothing_useful(settled: Rig, fault: Fault) -
     """Every call goes wrong for a while, watches that are opened too; the work is done as soon as one goes well."""
     settled.weather(Rule(fault))
     disturb(settled)
-    settled.until_struck(3)  # what it writes
+    settled.until_struck(3, WRITES)
     settled.strike(settled.proxy.cut)
-    settled.until_struck(6)  # and what it watches again
+    settled.until_struck(3, READS)
     settled.weather()
     settled.converge()
 
@@ -94,7 +95,7 @@ def test_answers_that_get_lost(settled: Rig) -> None:
     """A write that was done without our knowing is not done twice, nor taken for somebody else's."""
     settled.weather(Rule(LoseAnswer(), verbs=WRITES))
     disturb(settled)
-    settled.until_struck(5)
+    settled.until_struck(5, WRITES)
     settled.weather()
     settled.converge()
 
@@ -103,7 +104,7 @@ def test_a_storm_of_conflicts(settled: Rig) -> None:
     """Races that the API server loses with itself: nothing was written, whatever it says of the object."""
     settled.weather(Rule(Refuse(409), rate=0.7, verbs=WRITES))
     disturb(settled)
-    settled.until_struck(3)
+    settled.until_struck(3, WRITES)
     settled.edit("tiny", autoscaling=None)
     settled.converge()
 
@@ -117,7 +118,7 @@ def test_what_no_watch_can_tell(settled: Rig, blow: str) -> None:
     settled.strike(getattr(settled.proxy, blow))
     disturb(settled)
     settled.delete("InferenceService", "other")
-    settled.until_struck(3)
+    settled.until_struck(3, READS)
     settled.weather()
     settled.converge()
 

@@ -11,6 +11,14 @@ def uid(obj: Object | None) -> str | None:
     return obj["metadata"]["uid"] if obj else None
 
 
+def is_settled(services: Services) -> bool:
+    """Whether the Deployment's controllers have seen its last change, and one pod is there, to stay."""
+    makers = services.cluster.objects("deployments,replicasets", "-n", services.namespace)
+    pods = services.pods("tiny")
+    seen = all(one["status"].get("observedGeneration") == one["metadata"]["generation"] for one in makers)
+    return seen and len(pods) == 1 and "deletionTimestamp" not in pods[0]["metadata"]
+
+
 def test_a_deleted_or_edited_child_is_repaired(services: Services) -> None:
     """Deployment, Service and PDB come back when deleted, and get their fields back when edited."""
     cluster, place = services.cluster, ("-n", services.namespace)
@@ -23,7 +31,6 @@ def test_a_deleted_or_edited_child_is_repaired(services: Services) -> None:
             lambda kind=kind, old=old: uid(cluster.find(kind, "tiny", *place)) not in (None, old), f"a new {kind}"
         )
     services.wait_ready("tiny")
-    (old_pod,) = services.pods("tiny")
     cluster.kubectl("scale", "deployment", "tiny", "--replicas=0", *place)
     cluster.kubectl("label", "service", "tiny", "app.kubernetes.io/part-of=mine", "--overwrite", *place)
     cluster.kubectl("patch", "service", "tiny", *place, "-p", '{"spec": {"selector": {"pagoda.dev/service": "mine"}}}')
@@ -35,7 +42,7 @@ def test_a_deleted_or_edited_child_is_repaired(services: Services) -> None:
         return found["spec"]["selector"]["pagoda.dev/service"] == "tiny" and label == "pagoda"
 
     cluster.eventually(mended, "the Service's own selector and label again")
-    cluster.eventually(lambda: uid(old_pod) not in map(uid, services.pods("tiny")), "the pod that was to go is gone")
+    cluster.eventually(lambda: is_settled(services), "no controller has anything left to do")
     services.wait_ready("tiny")
     with cluster.proxy(services.namespace, "tiny") as url:
         assert chat(url, services.status("tiny")["model"], "Hello?")

@@ -84,12 +84,15 @@ def test_a_client_that_goes_away_frees_its_places_at_once(endless, stream, runni
     assert endless.metric("vllm:request_success_total") == ended + 6
 
 
-def test_a_stream_is_told_while_it_is_made(endless):
+@pytest.mark.parametrize("chat", [True, False], ids=["chat", "text"])
+def test_a_stream_is_told_while_it_is_made(endless, chat):
     """Its first text comes when most of it has not been made yet, and it goes on coming."""
+    options = {"model": "tiny", "max_tokens": 32000, "stream": True, "extra_body": {"ignore_eos": True}}
     with endless.openai() as client:
-        stream = client.completions.create(
-            model="tiny", prompt="hello", max_tokens=32000, stream=True, extra_body={"ignore_eos": True}
-        )
+        if chat:
+            stream = client.chat.completions.create(messages=[{"role": "user", "content": "hello"}], **options)
+        else:
+            stream = client.completions.create(prompt="hello", **options)
         pieces = [next(stream) for _ in range(10)]
         assert endless.metric(Metric.RUNNING) == 1
         stream.close()
@@ -115,7 +118,8 @@ def test_a_reader_that_does_not_read_holds_up_nobody(server):
 
 
 def test_a_full_queue_refuses_with_a_time_to_come_back(launch, tiny_argv):
-    """One runs and one waits; the third is told to come back, and both others end as if it had never come."""
+    """There is a place to run and one to wait; the third is told to come back, and both others end as if it had never
+    come."""
     server = launch(*tiny_argv[:-4], "--max-num-seqs", "1", "--max-num-queued-reqs", "1")
     with server.stopped():
         connections = [open_stream(server, LONG) for _ in range(2)]

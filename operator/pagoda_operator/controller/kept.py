@@ -20,12 +20,14 @@ OPEN: Final = 512
 for several reasons at once."""
 LONGER: Final = 1.25
 """A text so many times as long as the one that its kind is packed by takes that one's place: it has more to tell of."""
+WINDOW: Final = 32 << 10
+"""Bytes that DEFLATE (RFC 1951) looks back: more of a dictionary costs time and is of no use."""
 
 
 @dataclass(slots=True)
 class Kept:
-    """What is known of an object without reading it. `text` is None as long as the object itself is at hand; else it is
-    packed (RFC 1950) with the text `like` as its dictionary, one for many."""
+    """What is known of an object without reading it. `text` is packed (RFC 1950) with the text `like` as its
+    dictionary, one for many; None until the object is put away for the first time since it changed."""
 
     uid: str
     version: int
@@ -94,7 +96,7 @@ class Shelf(Generic[Key]):
         if kept.text is not None:
             return  # it has not changed since
         text, like = to_json(obj), self._like.get(kind, b"")
-        if len(text) > LONGER * len(like):
+        if LONGER * len(like) < len(text) <= WINDOW:
             self._like[kind] = like = text
         kept.pack(text, like)
 

@@ -5,14 +5,22 @@ What to do is `core.plan.plan`'s business; here it is only done. When nothing is
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.status import QueueStatus
-from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound, Terminating, Unavailable
+from pagoda_operator.cluster.errors import (
+    ClusterError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Terminating,
+    Unavailable,
+)
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.controller.cluster_facts import ClusterFacts
 from pagoda_operator.controller.departures import Departures
@@ -32,6 +40,9 @@ from pagoda_operator.core.plan import Plan, is_sound
 from pagoda_operator.core.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+REFUSALS: Final = (Unavailable, Conflict, Forbidden, Invalid)
+"""What a change of a child may fail at while the service stays: the status tells of it, and it is tried again."""
 
 Planner = Callable[[Object, Facts, Settings], Plan]
 """The shape of `core.plan.plan`."""
@@ -92,8 +103,6 @@ class Reconciler:
         plan, failure = self._plan(service), None
         try:
             for _ in range(ROUNDS):
-                if plan.replaces_pods:
-                    service = await self._announce(service, plan)
                 if not await self._carry_out(service, plan):
                     break
                 plan = self._plan(service)
@@ -101,7 +110,7 @@ class Reconciler:
             # The namespace goes, children first: the service follows, and until then there is nothing to do for it.
             logger.debug("its namespace is being deleted: %s", gone, extra={"service": str(key)})
             return None
-        except (Unavailable, Conflict) as error:
+        except REFUSALS as error:
             plan, failure = self._plan(service), error  # which is a fact as well, and others may have changed
         details = await self._statuses.write(service, plan.status)
         if failure is not None:
@@ -137,29 +146,19 @@ class Reconciler:
         load = self._loads.of(*key)
         return None if load is None else QueueStatus(waiting=load.waiting, running=load.running)
 
-    async def _announce(self, service: Object, plan: Plan) -> Object:
-        """Write the status before what it tells of is done; returns the service with it.
-
-        Raises ClusterError where that may succeed later. Who may not write it at all tells nobody a lie by going on;
-        that is raised when it is tried again in the end.
-        """
-        with contextlib.suppress(Forbidden, Invalid):
-            await self._statuses.write(service, plan.status)
-        return self._store.service(key_of(service)) or service
-
     async def _carry_out(self, service: Object, plan: Plan) -> bool:
         """Apply and prune; returns whether any fact is another one now.
 
         One child that can't be written does not keep the others from it, but for what pods need, which come first.
         Raises the first ClusterError.
         """
-        key, failures = key_of(service), dict[ChildKey, Unavailable | Conflict]()
+        key, failures = key_of(service), dict[ChildKey, ClusterError]()
         changed = bool(self._failing.pop(key, None))
         for child in plan.apply:
             try:
                 await self._scale_in.before(service, child)
                 changed |= await self.writer.apply(service, child)
-            except (Unavailable, Conflict) as error:
+            except REFUSALS as error:
                 failures[child["kind"], child["metadata"]["name"]] = error
                 if child["kind"] in POD_NEEDS:
                     break
@@ -167,7 +166,7 @@ class Reconciler:
             for ref in plan.delete:
                 try:
                     changed |= await self.writer.delete(service, ref)
-                except (Unavailable, Conflict) as error:
+                except REFUSALS as error:
                     failures[ref.kind, ref.name] = error
         if failures:
             self._failing[key] = {child: error.message for child, error in failures.items()}

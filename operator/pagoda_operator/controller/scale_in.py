@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from pagoda_operator.api.names import Object
-from pagoda_operator.cluster.errors import Conflict, Forbidden, NotFound
+from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import DEPLOYMENT, POD
 from pagoda_operator.controller.ownership import ServiceKey, key_of
@@ -59,6 +59,6 @@ class ScaleIn:
             self._store.put(POD, await self._cluster.apply(POD, marked, force=True))
         except (NotFound, Conflict):
             logger.debug("pod %s is gone already", identity["name"], extra={"service": str(key)})
-        except Forbidden as error:
+        except (Forbidden, Invalid) as error:
             # Then any replica may go, with its streams drained all the same; that is no reason to keep them all.
             logger.warning("the replica with the least work can't be marked: %s", error, extra={"service": str(key)})

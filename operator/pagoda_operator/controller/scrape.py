@@ -45,6 +45,7 @@ class _Asked:
     """A pod, by its uid: what it last answered, and when it is to be asked next."""
 
     report: PodReport | None = None
+    heard_at: float = 0.0
     next_at: float = 0.0
 
 
@@ -211,10 +212,13 @@ class Scraper:
             state.next_at = begun + period
             if (group := self._groups.get(key)) is not None:
                 group.due_at = min(group.due_at, state.next_at)
-        if report is not None:  # else the last answer stands
-            state.report = report
+        stands = 2 * period + STANDS
+        if report is not None:
+            state.report, state.heard_at = report, begun
+        elif pod.serves and begun - state.heard_at > stands:
+            state.report = None  # until then the last answer stands
         if pod.serves:
-            self._tell(key, pod.uid, report, stands=2 * period + STANDS)
+            self._tell(key, pod.uid, report, stands=stands)
         self._publish(key)
 
     def _tell(self, key: ServiceKey, uid: str, report: PodReport | None, *, stands: float) -> None:

@@ -59,7 +59,7 @@ class StatusWriter:
     async def write(self, service: Object, status: Object) -> float | None:
         """Write a service's status where it changed; returns seconds until it may be written where that has to wait.
 
-        Raises ClusterError where it was not written.
+        A service that is gone has none any more. Raises ClusterError where it was not written otherwise.
         """
         key, live = key_of(service), service.get("status", {})
         last = self._written.get(key)

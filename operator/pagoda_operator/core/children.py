@@ -17,6 +17,7 @@ from pagoda_operator.builders.workload import Workload, claim_name
 from pagoda_operator.core.diff import differs, stamped
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.settings import Settings
+from pagoda_operator.core.template import has_new_template
 
 Key = tuple[str, str]
 """Kind and name."""
@@ -97,9 +98,7 @@ def to_delete(desired: Mapping[Key, Object], live: Mapping[Key, Object], owner_u
 def replaces_pods(apply: tuple[Object, ...], live: Mapping[Key, Object]) -> bool:
     """Whether what is about to be applied changes the template of pods that exist."""
     return any(
-        child["kind"] == "Deployment"
-        and key_of(child) in live
-        and differs(child["spec"]["template"], live[key_of(child)]["spec"]["template"])
+        child["kind"] == "Deployment" and key_of(child) in live and has_new_template(child, live[key_of(child)])
         for child in apply
     )
 

@@ -11,7 +11,7 @@ from pagoda_operator.api.names import UPGRADE_ANNOTATION
 from pagoda_operator.api.status import Failure
 from pagoda_operator.builders.pvc import unheeded
 from pagoda_operator.core.conditions import Finding, no, unknown, yes
-from pagoda_operator.core.pods import FIXES, UNSCHEDULABLE, deadline, model_complete
+from pagoda_operator.core.pods import FIXES, UNSCHEDULABLE, deadline, model_complete, overdue
 from pagoda_operator.core.scaling_ready import scaling_ready
 from pagoda_operator.core.situation import Situation
 from pagoda_operator.core.template import differences, digest
@@ -37,7 +37,8 @@ def _ready(situation: Situation, workload: Finding) -> Finding:
     """Whether requests are answered as the spec says. Adding replicas does not end it; a new spec does, until no
     replica of the former one is left."""
     ready, planned = situation.ready_replicas, situation.decision.planned
-    former = f"; {_count(ready)} of the former spec still answer{'s' if ready == 1 else ''}" if ready else ""
+    of = " of the former spec" if situation.rolling else ""
+    former = f"; {_count(ready)}{of} still answer{'s' if ready == 1 else ''}" if ready else ""
     if not planned.holds:
         return Finding("False", planned.reason, planned.message + former)
     if blocked := _blocked(situation):
@@ -63,11 +64,15 @@ def _workload(situation: Situation) -> Finding:
     wanted, ready = situation.wanted.count, situation.ready_replicas
     if situation.deployment is None:
         return unknown("NotStarted", "there are no pods yet")
+    if situation.planned_deployment is None:
+        return unknown("NotPlanned", f"{_count(ready)} ready, as before; nothing is changed until it can be planned")
     settled = not situation.rolling and situation.replicas == wanted
     if settled and ready == wanted:
         if wanted == 0:
             return yes("ScaledToZero", "no replica is wanted, and none runs")
         return yes("AllReplicasReady", f"{_count(ready)} ready")
+    if refusal := situation.pods_refused:
+        return no("PodsRefused", f"{ready} of {wanted} replicas ready, and no more pods can be made: {refusal}")
     rollout = situation.rollout
     if situation.rolling and rollout.waits:
         return no("RolloutBlocked", f"replicas of the former spec can't be replaced: {rollout.note}")
@@ -91,7 +96,10 @@ def _leaving(situation: Situation) -> str:
         return ""
     shown = ", ".join(_to_end(pod["metadata"]["name"], situation) for pod in leaving[:SHOWN])
     others = f" and {len(leaving) - SHOWN} more" if len(leaving) > SHOWN else ""
-    latest, _ = deadline(leaving[-1])
+    latest, last = deadline(leaving[-1])
+    if situation.facts.now > overdue(leaving[-1]):
+        fix = f"its node does not answer; if it is gone for good: kubectl delete pod {last} --force"
+        return f"; {_count(len(leaving))} should have gone by {latest}: {shown}{others}; {fix}"
     return f"; {_count(len(leaving))} more to go when the last stream ends, by {latest} in any case: {shown}{others}"
 
 
@@ -149,7 +157,15 @@ def _cached_message(situation: Situation) -> str:
 def _was_cached(situation: Situation) -> bool:
     """Whether the same model was complete before its last pod went."""
     remembered = situation.before.get("modelFacts", {}).get("uri")
-    return situation.was("ModelCached") and remembered == situation.spec.model.uri
+    return situation.was("ModelCached") and remembered == situation.spec.model.uri and not _is_new(situation)
+
+
+def _is_new(situation: Situation) -> bool:
+    """Whether the claim was made, or lost, since the model was told to be in it."""
+    claim = situation.claim or {}
+    told = max(c["lastTransitionTime"] for c in situation.before["conditions"] if c["type"] == "ModelCached")
+    made = claim.get("metadata", {}).get("creationTimestamp", "")
+    return made > told or claim.get("status", {}).get("phase") in ("Pending", "Lost")
 
 
 def _up_to_date(situation: Situation) -> Finding:

@@ -19,6 +19,7 @@ from pagoda_operator.core.children import ObjectRef, replaces_pods, to_apply, to
 from pagoda_operator.core.decision import RETRY_SECONDS, decide
 from pagoda_operator.core.deployment import PlannedDeployment, plan_deployment
 from pagoda_operator.core.facts import Facts
+from pagoda_operator.core.pods import overdue
 from pagoda_operator.core.replicas import Replicas, Standing, replicas
 from pagoda_operator.core.schedule import floor
 from pagoda_operator.core.settings import Settings
@@ -42,8 +43,6 @@ class Plan:
                    to the service
     delete         children no longer wanted
     status         the service's whole `status` value; write it where it differs from the service's own
-    replaces_pods  `apply` changes the template of pods that exist: the status is to be written first, since from then
-                   on nothing but the status so far tells that the pods which answer are of a former spec
     requeue_after  seconds until the service should be planned again without an event, or None
     """
 
@@ -51,7 +50,6 @@ class Plan:
     delete: tuple[ObjectRef, ...]
     status: Object
     requeue_after: float | None
-    replaces_pods: bool = False
 
 
 def is_sound(service: Object) -> bool:
@@ -85,7 +83,7 @@ def plan(service: Object, facts: Facts, settings: Settings) -> Plan:
         delete = to_delete(desired, facts.children, decision.workload.uid)
     outdated = replaces_pods(apply, facts.children)
     situation = Situation(service, spec, facts, settings, decision, wanted_replicas, deployment, outdated)
-    return Plan(apply, delete, status_of(situation), _look_again(situation), outdated)
+    return Plan(apply=apply, delete=delete, status=status_of(situation), requeue_after=_look_again(situation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +116,7 @@ def _look_again(situation: Situation) -> float | None:
         situation.decision.requeue_after,
         planned.rollout.look_again if planned is not None else None,
         _until_next_turn(situation.spec, facts),
+        _until_overdue(situation),
     )
     return min((delay for delay in delays if delay is not None), default=None)
 
@@ -127,6 +126,12 @@ def _until_next_turn(spec: Spec, facts: Facts) -> float | None:
     if spec.autoscaling is None or (turn := floor(spec.autoscaling, facts.now).until) is None:
         return None
     return min((turn - facts.now).total_seconds(), LONGEST_SLEEP)
+
+
+def _until_overdue(situation: Situation) -> float | None:
+    """Seconds until the next of the pods on their way out should long have gone."""
+    seconds = [(overdue(pod) - situation.facts.now).total_seconds() for pod in situation.leaving]
+    return min((left + 1 for left in seconds if left >= 0), default=None)
 
 
 def _replicas(service: Object, spec: Spec, facts: Facts) -> Replicas:

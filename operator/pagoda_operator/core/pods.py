@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Final
 
 from pagoda_engine.contract import ExitCode, Progress, Stage
@@ -17,6 +19,7 @@ CONFIG: Final = ("CreateContainerConfigError", "CreateContainerError", "RunConta
 IMAGE_PULL_FAILED: Final = "ImagePullFailed"
 CONTAINER_CONFIG: Final = "ContainerConfigError"
 UNSCHEDULABLE: Final = "Unschedulable"
+POD_FAILED: Final = "PodFailed"
 KILLED: Final = "Killed"
 
 FIXES: Final[Mapping[str, str]] = {
@@ -36,13 +39,18 @@ FIXES: Final[Mapping[str, str]] = {
 }
 """By a failure's reason, what a user can do."""
 
+LATE: Final = timedelta(seconds=60)
+"""After a pod's deadline; a node that lives has ended it by then."""
 LAST_WORDS: Final = 1000
 """Most characters of a container's last words that are kept."""
 
 
 def present_problem(pods: Iterable[Object], before: Failure | None) -> Failure | None:
     """What keeps a pod from being ready now, the latest of several; None where pods only need time."""
-    found = [problem for pod in pods if not is_ready(pod) and not is_over(pod) for problem in _problems(pod)]
+    staying = [pod for pod in pods if not is_leaving(pod)]
+    # Those that have ended for good tell something while no other has taken their place.
+    concerned = [pod for pod in staying if not is_over(pod)] or staying
+    found = [problem for pod in concerned if not is_ready(pod) for problem in _problems(pod)]
     return _as_before(max(found, key=_recency, default=None), before)
 
 
@@ -56,10 +64,18 @@ def last_failure(pods: Iterable[Object], before: Failure | None) -> Failure | No
 
 def _as_before(problem: Failure | None, before: Failure | None) -> Failure | None:
     """The problem in the words in which it was told first: the kubelet alternates between several for one trouble, and
-    the scheduler's change with every pod of the cluster."""
+    the scheduler's numbers change with every pod of the cluster; but its words are news."""
     if problem is None or before is None or problem.exit_code is not None:
         return problem
-    return before if (problem.reason, problem.pod) == (before.reason, before.pod) else problem
+    if (problem.reason, problem.pod) != (before.reason, before.pod):
+        return problem
+    is_news = problem.reason == UNSCHEDULABLE and _words(problem) != _words(before)
+    return problem if is_news else before
+
+
+def _words(problem: Failure) -> str:
+    """Without numbers."""
+    return re.sub(r"\d+", "", problem.message)
 
 
 def is_ready(pod: Object) -> bool:
@@ -98,9 +114,20 @@ def deadline(pod: Object) -> tuple[str, str]:
     return pod["metadata"]["deletionTimestamp"], pod["metadata"]["name"]
 
 
+def overdue(pod: Object) -> datetime:
+    """When a pod on its way out should long have ended."""
+    return datetime.fromisoformat(deadline(pod)[0]) + LATE
+
+
 def runs_model(pod: Object, uri: str) -> bool:
     """Whether the pod was made for this model, and not for one that the spec named before."""
     return bool(pod["metadata"].get("annotations", {}).get(MODEL_ANNOTATION) == uri)
+
+
+def maker(pod: Object) -> str | None:
+    """The uid of what made the pod: of a Deployment's pods, a ReplicaSet for each template."""
+    owners = pod["metadata"].get("ownerReferences", [])
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), None)
 
 
 def model_complete(pod: Object) -> bool:
@@ -140,6 +167,11 @@ def _problems(pod: Object) -> Iterator[Failure]:
         return
     status = pod.get("status", {})
     name, started = pod["metadata"]["name"], status.get("startTime") or pod["metadata"].get("creationTimestamp")
+    if status.get("phase") == "Failed" and (reason := status.get("reason")):
+        # How its containers ended follows from that.
+        message = f"{reason}: {status.get('message') or 'no message'}"
+        yield Failure(reason=POD_FAILED, message=message, pod=name, time=started)
+        return
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition.get("reason") == UNSCHEDULABLE:
             time = condition.get("lastTransitionTime") or started

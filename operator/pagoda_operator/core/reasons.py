@@ -25,6 +25,7 @@ REASONS: Final[Mapping[str, str]] = {
     "NameConflict": "an object of a child's name is somebody else's; it is left alone",
     "Refused": "the API server refused a child: a quota, a policy, or a verb that the operator's role lacks",
     "StatusRefused": "the API server refused the service's status, so that what it says is old; told by an Event alone",
+    "PodsRefused": "the API server lets no pods be made: a quota, a policy, a class that is not there",
     "VolumePending": "the model cache's claim is not bound",
     # Whether pods are made as they would be made today.
     "UpToDate": "the pods' template is what the operator makes of the spec today",
@@ -67,6 +68,7 @@ REASONS: Final[Mapping[str, str]] = {
     # What goes wrong in a pod.
     "Unschedulable": "no node admits the pod now",
     "ImagePullFailed": "the engine image can't be pulled",
+    "PodFailed": "the pod was evicted, or its node refused it or went away; another one takes its place",
     "ContainerConfigError": "a Secret or ConfigMap that the spec names is not there",
     "Killed": "a container was ended from outside",
     "Crashed": "the engine ended for no reason that it knows; its last words are in the message",
@@ -84,5 +86,5 @@ REASONS: Final[Mapping[str, str]] = {
 }
 """Meanings by reason, in the order in which one meets them."""
 
-BLOCKED: Final = ("NameConflict", "Refused", "RolloutBlocked")
+BLOCKED: Final = ("NameConflict", "Refused", "PodsRefused", "RolloutBlocked")
 """Reasons that are news even for a service that was never ready: somebody has to do something."""

@@ -20,10 +20,10 @@ from typing import Final
 
 from pagoda_operator.api.names import Object
 from pagoda_operator.api.spec import Spec
-from pagoda_operator.core.diff import differs
 from pagoda_operator.core.facts import Facts
 from pagoda_operator.core.pods import deadline, is_leaving, is_unschedulable
 from pagoda_operator.core.room import Room, room_for
+from pagoda_operator.core.template import has_new_template
 
 PATIENCE: Final = 120.0
 """Seconds that a new pod may be without a node: a node autoscaler brings one in a minute or two."""
@@ -59,7 +59,7 @@ def roll_out(deployment: Object, live: Object | None, spec: Spec, facts: Facts) 
     if live is None:
         return USUAL
     template, status = deployment["spec"]["template"], live.get("status", {})
-    starts = differs(template, live["spec"]["template"])
+    starts = has_new_template(deployment, live)
     seen = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
     rolls = status.get("updatedReplicas", 0) < status.get("replicas", 0)
     if seen and not rolls and not starts:

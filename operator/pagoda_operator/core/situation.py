@@ -12,10 +12,11 @@ from pagoda_operator.builders.workload import claim_name
 from pagoda_operator.core.decision import Decision
 from pagoda_operator.core.deployment import PlannedDeployment
 from pagoda_operator.core.facts import Facts
-from pagoda_operator.core.pods import deadline, is_leaving, present_problem, runs_model, slowest_progress
+from pagoda_operator.core.pods import deadline, is_leaving, maker, present_problem, runs_model, slowest_progress
 from pagoda_operator.core.replicas import Replicas
 from pagoda_operator.core.rollout import USUAL, Rollout
 from pagoda_operator.core.settings import Settings
+from pagoda_operator.core.template import is_unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +59,17 @@ class Situation:
         return self._count("readyReplicas")
 
     @property
+    def pods_refused(self) -> str:
+        """Why pods can't be made, in the API server's words; empty where they can."""
+        conditions = (self.deployment or {}).get("status", {}).get("conditions", [])
+        return next((c.get("message") or "" for c in conditions if c["type"] == "ReplicaFailure"), "")
+
+    @property
     def rolling(self) -> bool:
         """Whether replicas of a former spec are left, or may be."""
         if self.deployment is None or self.replicas == 0:
             return False
-        if self.outdated or self._count("updatedReplicas") < self.replicas:
-            return True
-        # The Deployment's controller has not seen the last write. Was it a new template, or only a number of replicas?
-        # A new template ended readiness before it was written, see `Plan.replaces_pods`.
-        unseen = self._count("observedGeneration") < self.deployment["metadata"].get("generation", 0)
-        return unseen and not self.was("Ready")
+        return self.outdated or self._unseen or self._count("updatedReplicas") < self.replicas
 
     @property
     def rollout(self) -> Rollout:
@@ -84,12 +86,12 @@ class Situation:
 
     @property
     def progress(self) -> Progress | None:
-        return slowest_progress(self.pods_of_model, self.facts.reports)
+        return slowest_progress(self.pods_of_spec, self.facts.reports)
 
     @property
     def problem(self) -> Failure | None:
         """What keeps a pod from being ready now."""
-        return present_problem(self.pods_of_model, self.failure_before)
+        return present_problem(self.pods_of_spec, self.failure_before)
 
     @property
     def failure_before(self) -> Failure | None:
@@ -101,9 +103,24 @@ class Situation:
         return tuple(pod for pod in self.facts.pods if runs_model(pod, self.spec.model.uri))
 
     @property
+    def pods_of_spec(self) -> tuple[Object, ...]:
+        """Those of the newest template: while others are replaced, what those suffer from is what the edit may mend."""
+        pods = self.pods_of_model
+        if not self.rolling:
+            return pods
+        if self.outdated or self._unseen or not self._count("updatedReplicas"):
+            return ()
+        newest = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+        return tuple(pod for pod in pods if newest is not None and maker(pod) == maker(newest))
+
+    @property
     def leaving(self) -> tuple[Object, ...]:
         """Pods on their way out, which hold their places until then, the one first that must be gone first."""
         return tuple(sorted(filter(is_leaving, self.facts.pods), key=deadline))
+
+    @property
+    def _unseen(self) -> bool:
+        return self.deployment is not None and is_unseen(self.deployment)
 
     def _count(self, field: str) -> int:
         return int((self.deployment or {}).get("status", {}).get(field, 0))

@@ -60,7 +60,8 @@ def _standing_still(service: Object, findings: Mapping[str, Finding], facts: Fac
     before, generation = service.get("status", {}), service["metadata"].get("generation")
     others = [c for c in before.get("conditions", []) if c["type"] not in findings]
     own = Status(observed_generation=generation, conditions=conditions(findings, service, facts.now)).to_object()
-    return {**before, **own, "conditions": [*own["conditions"], *others]}
+    told = {"observedGeneration": generation, "conditions": [*own["conditions"], *others]}
+    return {**own, **before, **told}  # no replica is counted where none can be seen: those that were told of stay
 
 
 def _model(spec: Spec, model: ModelFacts | None) -> ModelStatus | None:

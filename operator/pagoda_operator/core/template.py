@@ -5,6 +5,9 @@ drain times). Neither is a wish to restart every model of a cluster. So a Deploy
 template as it was made, and a hash of what was asked then: the part of the spec that shapes pods, the kind of GPU that
 they were planned for, and the service's `pagoda.dev/upgrade`. While the hash is the same, the kept template is what is
 desired (also against edits by hand); where it is another one, or the annotations are gone, the template is made anew.
+
+A third annotation has the Deployment's generation from before. With it anybody, at any time, can tell whether the
+Deployment's controller has seen the template, and not only some other change: until then its counts are of the former.
 """
 
 from __future__ import annotations
@@ -15,9 +18,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pagoda_operator.api.names import ASKED_ANNOTATION, TEMPLATE_ANNOTATION, UPGRADE_ANNOTATION, Object
+from pagoda_operator.api.names import (
+    AFTER_ANNOTATION,
+    ASKED_ANNOTATION,
+    TEMPLATE_ANNOTATION,
+    UPGRADE_ANNOTATION,
+    Object,
+)
 from pagoda_operator.api.spec import Spec
-from pagoda_operator.core.diff import LIST_KEYS
+from pagoda_operator.core.diff import LIST_KEYS, differs
 from pagoda_operator.planner.placement import Placement
 
 SHAPELESS: Final[dict[str, Any]] = {
@@ -59,8 +68,28 @@ def keep_template(deployment: Object, asked: str, live: Object | None) -> KeptTe
     text = _text(made)
     kept = _kept(live, asked)
     if kept is None or kept == text:
-        return KeptTemplate(_with(deployment, made, text, asked))
-    return KeptTemplate(_with(deployment, json.loads(kept), kept, asked), newest=made)
+        return KeptTemplate(_with(deployment, made, text, asked, live))
+    return KeptTemplate(_with(deployment, json.loads(kept), kept, asked, live), newest=made)
+
+
+def has_new_template(deployment: Object, live: Object) -> bool:
+    """Whether `deployment` is to have another template than its `live` self was given.
+
+    By what both keep of it, since a server stores a template otherwise than it was sent: it drops what is empty, a
+    policy changes an image.
+    """
+    given = _annotations(live).get(TEMPLATE_ANNOTATION)
+    if given is None:
+        return differs(deployment["spec"]["template"], live["spec"]["template"])
+    return bool(given != _annotations(deployment).get(TEMPLATE_ANNOTATION))
+
+
+def is_unseen(live: Object) -> bool:
+    """Whether the Deployment's controller has not seen its template yet."""
+    after = _annotations(live).get(AFTER_ANNOTATION, "")
+    seen = live.get("status", {}).get("observedGeneration", 0)
+    # One that the server took for the same as before has made no new generation.
+    return bool(after.isdigit() and seen <= int(after) < live["metadata"].get("generation", 0))
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
@@ -84,7 +113,7 @@ def digest(value: Any) -> str:
 
 def _kept(live: Object | None, asked: str) -> str | None:
     """The template that a live Deployment keeps for this very wish, in JSON."""
-    annotations = {} if live is None else live["metadata"].get("annotations", {})
+    annotations = {} if live is None else _annotations(live)
     text = annotations.get(TEMPLATE_ANNOTATION)
     if text is None or annotations.get(ASKED_ANNOTATION) != asked:
         return None
@@ -95,14 +124,24 @@ def _kept(live: Object | None, asked: str) -> str | None:
     return text if isinstance(template, dict) else None
 
 
-def _with(deployment: Object, template: Object, text: str, asked: str) -> Object:
+def _with(deployment: Object, template: Object, text: str, asked: str, live: Object | None) -> Object:
     metadata = deployment["metadata"]
     kept = {TEMPLATE_ANNOTATION: text, ASKED_ANNOTATION: asked}
+    if live is None:
+        kept[AFTER_ANNOTATION] = "0"
+    elif _annotations(live).get(TEMPLATE_ANNOTATION) != text:
+        kept[AFTER_ANNOTATION] = str(live["metadata"].get("generation", 0))
+    elif (after := _annotations(live).get(AFTER_ANNOTATION)) is not None:
+        kept[AFTER_ANNOTATION] = after
     return {
         **deployment,
         "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **kept}},
         "spec": {**deployment["spec"], "template": template},
     }
+
+
+def _annotations(obj: Object) -> Object:
+    return dict(obj["metadata"].get("annotations") or {})
 
 
 def _by_name(value: Any, path: str) -> Any:

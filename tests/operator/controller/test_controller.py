@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.operator.controller.qwen import CHILDREN, names, qwen, running
 
-from pagoda_operator.cluster.errors import Invalid, Terminating
+from pagoda_operator.cluster.errors import Forbidden, Invalid, Terminating
 from pagoda_operator.cluster.memory import MemoryCluster
 from pagoda_operator.cluster.resources import (
     DEPLOYMENT,
@@ -87,8 +87,14 @@ def test_an_operator_that_starts_anew_writes_nothing(virtual, recording):
     virtual(scenario())
 
 
-def test_an_edit_ends_readiness_before_it_replaces_pods(virtual, recording):
-    """And it stays so while the Deployment's controller has not seen it: by then nothing else tells."""
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({}, {"maxNumSeqs": 8}), ({"env": [{"name": "A", "value": "1"}]}, {})],
+    ids=["something more", "something less"],
+)
+def test_an_edit_ends_readiness_as_it_replaces_pods(virtual, recording, before, after):
+    """With the first status, and for as long as the Deployment's controller has not seen it; also for another
+    operator, which knows nothing of the edit."""
 
     async def scenario():
         cluster = recording(MemoryCluster())
@@ -99,19 +105,51 @@ def test_an_edit_ends_readiness_before_it_replaces_pods(virtual, recording):
             return condition(service, "Ready")["status"], service["status"]["observedGeneration"]
 
         async with running(cluster):
-            await world.create(INFERENCE_SERVICE, qwen())
+            await world.create(INFERENCE_SERVICE, qwen(engine=before))
             await asyncio.sleep(10)
             await serve(world)
             await asyncio.sleep(60)
             assert await ready() == ("True", 1)
             cluster.take_writes()
             edited = await world.get(INFERENCE_SERVICE, "default", "qwen")
-            edited["spec"]["engine"] = {"maxNumSeqs": 8}
+            edited["spec"]["engine"] = after
             await world.replace(INFERENCE_SERVICE, edited)
             await asyncio.sleep(60)
             writes = [write for write in cluster.take_writes() if write[1] in ("InferenceService", "Deployment")]
-            assert writes == [("status", "InferenceService", "qwen"), ("force", "Deployment", "qwen")]
+            assert writes == [("force", "Deployment", "qwen"), ("status", "InferenceService", "qwen")]
             assert await ready() == ("False", 2)
+        async with running(cluster):
+            await asyncio.sleep(3600)
+            assert cluster.take_writes() == []
+            assert await ready() == ("False", 2)
+
+    virtual(scenario())
+
+
+def test_a_child_that_may_not_be_deleted_does_not_silence_the_status(virtual, recording):
+    """It says what can't be done, and goes on saying how the service is."""
+
+    async def scenario():
+        cluster = recording(MemoryCluster())
+        world = cluster.cluster.acting_as("kubelet")
+        async with running(cluster):
+            await world.create(INFERENCE_SERVICE, qwen(autoscaling={"maxReplicas": 3}))
+            await asyncio.sleep(10)
+            await serve(world)
+            await asyncio.sleep(60)
+            cluster.refuse["delete", "HorizontalPodAutoscaler"] = Forbidden("a policy keeps it")
+            edited = await world.get(INFERENCE_SERVICE, "default", "qwen")
+            del edited["spec"]["autoscaling"]
+            await world.replace(INFERENCE_SERVICE, edited)
+            await asyncio.sleep(60)
+            told = await world.get(INFERENCE_SERVICE, "default", "qwen")
+            assert told["status"]["observedGeneration"] == 2
+            assert condition(told, "Ready")["status"] == "True"
+            assert "HorizontalPodAutoscaler qwen can't be changed now" in condition(told, "WorkloadReady")["message"]
+            cluster.refuse.clear()
+            await asyncio.sleep(600)
+            assert await names(world) == CHILDREN
+            assert condition(await world.get(INFERENCE_SERVICE, "default", "qwen"), "Ready")["status"] == "True"
 
     virtual(scenario())
 

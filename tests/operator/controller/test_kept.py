@@ -48,6 +48,17 @@ def test_a_new_version_of_the_same_is_no_change_and_is_what_is_read():
     assert kept.put(("pod", 0), obj("a", 3, spec={"x": 2}))
 
 
+def test_what_is_longer_than_can_be_looked_back_is_kept_too():
+    kept = shelf()
+    long = obj("long", 1, spec=[f"{number:x}" for number in range(50_000)])
+    kept.put(("pod", 0), obj("first", 1))
+    kept.put(("pod", 1), long)
+    for number in range(2, OPEN + 2):
+        kept.put(("pod", number), obj(f"pod-{number}", 1))
+    assert kept[("pod", 1)] == long
+    assert len(kept.kept(("pod", 1)).like) < 100, "packed by another"
+
+
 def test_objects_that_are_alike_take_a_tenth_of_their_text():
     kept, spec = shelf(), {"containers": [{"name": f"c-{number}", "args": [str(number)] * 5} for number in range(20)]}
     for number in range(2 * OPEN):

@@ -173,6 +173,37 @@ def test_in_a_steady_state_nothing_is_told_for_hours(virtual):
     assert changed == [KEY]
 
 
+def test_a_queue_that_nobody_tells_of_any_more_is_told_no_longer(virtual):
+    """A missed answer or two are no news; who is silent for longer has no number that anybody could believe."""
+    store, told = Store(), []
+    store.put(INFERENCE_SERVICE, service())
+    store.put(POD, pod(8000, 1, ready=True))
+    silent = [False]
+
+    async def fetch(url):
+        if silent[0]:
+            raise TimeoutError
+        return numbers(7, 7)
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+
+        def changed(key):
+            told.append((round(loop.time()), dict(store.reports(key))))
+
+        running = asyncio.create_task(Scraper(store, changed, ServiceLoads(store), fetch=fetch).run())
+        await asyncio.sleep(60)
+        silent[0] = True
+        await asyncio.sleep(3600)
+        running.cancel()
+
+    virtual(scenario())
+    (_, before), (at, after) = told
+    assert before == serving(7, 7)
+    assert after == {}
+    assert 75 <= at <= 90
+
+
 def numbers(waiting, running):
     return 200, f"{Metric.WAITING} {waiting}.0\n{Metric.RUNNING} {running}.0\n".encode()
 

@@ -41,8 +41,16 @@ class World:
         return plan(self.service, self.facts, self.settings)
 
     def step(self):
-        """Plan, and make it so: children are live with what an API server adds, and the status is written."""
+        """Plan, and make it so: children are live with what an API server adds. The status that is written is that of a
+        second plan, as a reconcile looks again at what it has changed. Returns the first."""
         result = self.plan()
+        self.given(children=self._made_so(result))
+        self.service = {**self.service, "status": copy.deepcopy(self.plan().status)}
+        # Later, so that a time which should have stayed would be seen to change.
+        self.given(now=self.facts.now + timedelta(hours=1))
+        return result
+
+    def _made_so(self, result):
         children = dict(self.facts.children)
         for child in result.apply:
             key = (child["kind"], child["metadata"]["name"])
@@ -54,10 +62,7 @@ class World:
             children[key] = live
         for ref in result.delete:
             del children[ref.kind, ref.name]
-        self.service = {**self.service, "status": copy.deepcopy(result.status)}
-        # Later, so that a time which should have stayed would be seen to change.
-        self.given(children=children, now=self.facts.now + timedelta(hours=1))
-        return result
+        return children
 
     def given(self, **facts):
         self.facts = dataclasses.replace(self.facts, **facts)

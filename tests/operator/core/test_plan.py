@@ -149,7 +149,8 @@ def test_another_model_is_not_planned_by_what_is_known_of_the_former(world):
     assert (result.apply, result.delete) == ((), ())
     status, reason = world.reason()
     assert (status, reason) == ("False", "ReadingModel")
-    assert "1 replica of the former spec still answers" in world.condition("Ready")["message"]
+    assert "1 replica still answers" in world.condition("Ready")["message"]
+    assert world.reason("WorkloadReady") == ("Unknown", "NotPlanned")
 
 
 def test_a_model_that_fits_nowhere_leaves_what_runs_and_tells_the_arithmetic(world, gpu_node):

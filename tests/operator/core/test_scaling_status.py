@@ -85,7 +85,7 @@ def leaving(world, make_ready_pod):
         world.edit(replicas=2).run(2).edit(replicas=1).step()
         staying, *pods = (make_ready_pod(name, world.uri) for name in ("stays", *reports))
         for minute, pod in enumerate(pods):
-            pod["metadata"]["deletionTimestamp"] = f"2026-01-02T03:{minute:02}:05Z"
+            pod["metadata"]["deletionTimestamp"] = f"2026-01-03T03:{minute:02}:05Z"
         told = {name: report for name, report in reports.items() if report is not None}
         world.given(pods=(staying, *reversed(pods)), reports=told).deployed(ready=1).step()
         return world
@@ -102,15 +102,15 @@ def left(requests):
     [
         (
             {"b": left(3)},
-            "1 replica more to go when the last stream ends, by 2026-01-02T03:00:05Z in any case: b (3 requests left)",
+            "1 replica more to go when the last stream ends, by 2026-01-03T03:00:05Z in any case: b (3 requests left)",
         ),
-        ({"b": None}, "1 replica more to go when the last stream ends, by 2026-01-02T03:00:05Z in any case: b"),
+        ({"b": None}, "1 replica more to go when the last stream ends, by 2026-01-03T03:00:05Z in any case: b"),
         # What it said while it served is no longer so.
-        ({"b": PodReport(Progress(Stage.READY), 0, 7)}, "by 2026-01-02T03:00:05Z in any case: b"),
-        ({"c": left(1), "b": left(2)}, "by 2026-01-02T03:01:05Z in any case: c (1 requests left), b (2 requests left)"),
+        ({"b": PodReport(Progress(Stage.READY), 0, 7)}, "by 2026-01-03T03:00:05Z in any case: b"),
+        ({"c": left(1), "b": left(2)}, "by 2026-01-03T03:01:05Z in any case: c (1 requests left), b (2 requests left)"),
         (
             dict.fromkeys("abcdefg"),
-            "by 2026-01-02T03:06:05Z in any case: a, b, c, d, e and 2 more",
+            "by 2026-01-03T03:06:05Z in any case: a, b, c, d, e and 2 more",
         ),
     ],
 )
@@ -132,11 +132,11 @@ def test_who_waits_for_the_place_of_a_leaving_replica_is_told_so(world, make_pod
     """A new pod has no node as long as a former one ends its streams: both are in one message."""
     world.run()
     former = make_ready_pod("former", world.uri)
-    former["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z"
+    former["metadata"]["deletionTimestamp"] = "2026-01-03T03:04:05Z"
     conditions = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no GPU"}]
     waiting = make_pod("waits", world.uri, conditions=conditions)
     world.given(pods=(former, waiting), reports={"former": left(2)}).deployed(ready=0, replicas=1).step()
     message = world.condition("Ready")["message"]
     assert world.reason() == ("False", "Unschedulable")
     assert message.startswith("pod waits: no GPU; ")
-    assert message.endswith("by 2026-01-02T03:04:05Z in any case: former (2 requests left)")
+    assert message.endswith("by 2026-01-03T03:04:05Z in any case: former (2 requests left)")

@@ -1,6 +1,7 @@
 """A user never needs the operator's log to learn why a service is not ready."""
 
 import dataclasses
+from datetime import timedelta
 
 import pytest
 
@@ -202,6 +203,48 @@ def test_an_image_that_can_t_be_pulled_does_not_make_the_status_flicker(world, m
     assert world.service["status"] == before
 
 
+def test_the_scheduler_s_words_are_told_when_they_are_others_and_not_when_its_numbers_are(world, make_pod):
+    """A pod's first refusal is often its claim's, which is bound in a moment; how many nodes there are is no news."""
+
+    def refused(message):
+        scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        return world.given(pods=(make_pod("p-0", world.uri, conditions=[scheduled]),)).step().status
+
+    world.step()
+    world.deployed(ready=0, replicas=1)
+    refused("0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims")
+    assert "unbound" in world.condition("Ready")["message"]
+    before = refused("0/3 nodes are available: 3 Insufficient nvidia.com/gpu")
+    assert "3 Insufficient nvidia.com/gpu" in world.condition("Ready")["message"]
+    assert refused("0/4 nodes are available: 4 Insufficient nvidia.com/gpu")["lastFailure"] == before["lastFailure"]
+
+
+def test_a_pod_that_its_node_gave_up_is_told_of_while_no_other_is_there(world, make_pod):
+    """Evicted, or refused by the kubelet: no container has said a word."""
+    world.step()
+    failed = make_pod("p-0", world.uri, phase="Failed", reason="UnexpectedAdmissionError", message="GPU is unhealthy")
+    world.deployed(ready=0, replicas=1).given(pods=(failed,)).step()
+    assert world.reason() == ("False", "PodFailed")
+    assert "pod p-0: UnexpectedAdmissionError: GPU is unhealthy" in world.condition("Ready")["message"]
+    world.given(pods=(failed, make_pod("p-1", world.uri))).step()
+    assert world.reason() == ("False", "Starting")
+    assert world.service["status"]["lastFailure"]["reason"] == "PodFailed"
+
+
+def test_pods_that_can_t_be_made_are_told_in_the_api_server_s_words(world):
+    """A quota, a policy, a priority class that is not there: there is no pod that could tell."""
+    world.run().edit(replicas=3).step()
+    world.deployed(ready=1)
+    quota = "pods is forbidden: exceeded quota: gpus, requested: 1, used: 1, limited: 1"
+    world.child("Deployment")["status"]["conditions"] = [
+        {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": quota}
+    ]
+    world.step()
+    assert world.reason() == ("True", "Serving")
+    assert world.reason("WorkloadReady") == ("False", "PodsRefused")
+    assert quota in world.condition("WorkloadReady")["message"]
+
+
 def test_a_pod_that_finds_no_node_is_told_in_the_scheduler_s_words(world, make_pod):
     world.step()
     scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes available"}
@@ -218,6 +261,20 @@ def test_a_crash_is_remembered_when_its_pod_is_gone(world, make_pod):
     world.run()
     assert world.reason() == ("True", "Serving")
     assert world.service["status"]["lastFailure"]["reason"] == "EngineDied"
+
+
+def test_a_pod_that_should_long_have_gone_is_told_with_the_way_out(world, make_ready_pod):
+    """Of a node that is lost nobody ends the pods; the service is looked at again when it is late."""
+    world.run()
+    lost = make_ready_pod("p-lost", world.uri)
+    late = world.facts.now + timedelta(seconds=90)
+    lost["metadata"]["deletionTimestamp"] = (late - timedelta(seconds=60)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    world.given(pods=(*world.facts.pods, lost))
+    assert 89 <= world.step().requeue_after <= 92
+    assert "1 replica more to go" in world.condition("WorkloadReady")["message"]
+    world.step()
+    assert "kubectl delete pod p-lost --force" in world.condition("WorkloadReady")["message"]
+    assert world.plan().requeue_after is None
 
 
 def test_a_pod_that_leaves_is_not_a_failure(world, make_pod):
@@ -241,6 +298,59 @@ def test_a_roll_out_is_not_ready_until_no_replica_of_the_former_spec_is_left(wor
     assert "1 replica of the former spec still answers" in world.condition("Ready")["message"]
     world.deployed(ready=1).step()
     assert world.reason() == ("True", "Serving")
+
+
+def test_what_the_former_spec_suffered_from_is_not_told_of_the_new_one(world, make_pod):
+    """The edit may be what mends it: the new pod's progress is what counts, and what keeps that from being ready."""
+
+    def made_by(uid, pod, second):
+        owners = [{"kind": "ReplicaSet", "name": uid, "uid": uid, "controller": True}]
+        created = {"ownerReferences": owners, "creationTimestamp": f"2026-01-02T03:00:0{second}Z"}
+        return {**pod, "metadata": {**pod["metadata"], **created}}
+
+    world.step()
+    old = made_by("former", failing_pod(make_pod, world.uri, code=14, words="CUDA out of memory"), 1)
+    world.deployed(ready=0, replicas=1).given(pods=(old,)).step()
+    assert world.reason() == ("False", "OutOfMemory")
+    world.edit(engine={"maxModelLen": 1024}).step()
+    assert world.reason() == ("False", "RollingOut")
+    new = made_by("newest", make_pod("p-1", world.uri), 2)
+    reports = {"p-1": PodReport(Progress(Stage.LOADING, percent=40))}
+    world.deployed(ready=0, replicas=2, updated=1).given(pods=(old, new), reports=reports).step()
+    assert world.reason() == ("False", "LoadingWeights")
+    assert world.service["status"]["lastFailure"]["reason"] == "OutOfMemory", "which has happened"
+
+
+def test_where_nothing_can_be_planned_no_replica_is_told_to_come_or_go(world):
+    world.run().edit(model={"uri": "hf://org/other"}, replicas=3).given(model=None).step()
+    assert world.reason("WorkloadReady") == ("Unknown", "NotPlanned")
+    assert world.condition("WorkloadReady")["message"].startswith("1 replica ready, as before")
+
+
+def test_a_claim_that_is_made_anew_is_empty(world):
+    """Without a replica that could tell, what was told of the former claim does not hold for the next one."""
+    world.run().edit(replicas=0).step()
+    world.deployed(ready=0).given(pods=()).step()
+    assert world.reason("ModelCached") == ("True", "Cached")
+    claim = world.child("PersistentVolumeClaim", "smollm2-models")
+    claim["metadata"]["creationTimestamp"] = "2027-01-01T00:00:00Z"
+    world.step()
+    assert world.reason("ModelCached") == ("Unknown", "NotStarted")
+
+
+def test_what_can_t_be_seen_stays_as_it_was_told(world):
+    world.run(replicas=1).given(unreadable={"pods": "forbidden"}).step()
+    status = world.service["status"]
+    assert world.reason() == ("Unknown", "ClusterUnreadable")
+    assert (status["ready"], status["replicas"], status["readyReplicas"]) == ("1/1", 1, 1)
+
+
+def test_scaling_out_while_it_starts_is_no_roll_out(world, make_pod):
+    """Also before the Deployment's controller has seen the number."""
+    world.step()
+    world.deployed(ready=0, replicas=1).given(pods=(make_pod("p-0", world.uri),)).step()
+    world.edit(replicas=2).step()
+    assert world.reason("WorkloadReady") == ("False", "Starting")
 
 
 def test_scaling_out_does_not_end_readiness(world):

@@ -111,6 +111,35 @@ def test_other_hardware_is_another_template(world, gpu_node):
     assert template(world)["spec"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L4"}
 
 
+def test_a_server_that_stores_the_template_otherwise_is_not_a_roll_out(world):
+    """A policy that changes images, an empty value that is dropped: the pods were made from what was asked for."""
+    world.run()
+    template(world)["spec"]["containers"][0]["image"] = "mirror.example/pagoda-engine:1"
+    assert world.plan().apply != ()
+    world.deployed(ready=1).given(now=world.facts.now)
+    world.service = {**world.service, "status": world.plan().status}
+    assert world.reason() == ("True", "Serving")
+    assert world.reason("WorkloadReady") == ("True", "AllReplicasReady")
+
+
+@pytest.mark.parametrize("edit", [{"engine": {"maxNumSeqs": 8}}, {"nodeSelector": None}])
+def test_a_template_is_unseen_until_the_deployment_s_controller_has_seen_its_generation(world, edit):
+    """Other changes before and after it, such as replicas, make generations of their own; an edit that takes something
+    away is one too."""
+    world.edit(nodeSelector={"pool": "a"}, replicas=2).run(replicas=2)
+    world.edit(replicas=3).step()
+    assert world.reason() == ("True", "Serving")
+    world.edit(**edit).step()
+    assert world.reason() == ("False", "RollingOut")
+    seen = world.child("Deployment")["metadata"]["generation"]
+    world.edit(replicas=1).step()
+    assert world.reason() == ("False", "RollingOut")
+    world.child("Deployment")["status"]["observedGeneration"] = seen
+    world.child("Deployment")["status"]["updatedReplicas"] = 2
+    world.step()
+    assert world.reason() == ("True", "Serving")
+
+
 def test_drift_goes_back_to_the_kept_template(world):
     """`kubectl set image` is undone, and not by an upgrade."""
     before = copy.deepcopy(template(world.run()))

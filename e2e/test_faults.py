@@ -88,7 +88,7 @@ def test_an_api_server_that_answers_nothing_useful(settled: Rig, fault: Fault) -
     settled.strike(settled.proxy.cut)
     settled.until_struck(3, READS)
     settled.weather()
-    settled.converge()
+    settled.converge(seconds=30)
 
 
 def test_answers_that_get_lost(settled: Rig) -> None:
@@ -97,7 +97,7 @@ def test_answers_that_get_lost(settled: Rig) -> None:
     disturb(settled)
     settled.until_struck(5, WRITES)
     settled.weather()
-    settled.converge()
+    settled.converge(seconds=30)
 
 
 def test_a_storm_of_conflicts(settled: Rig) -> None:
@@ -120,7 +120,7 @@ def test_what_no_watch_can_tell(settled: Rig, blow: str) -> None:
     settled.delete("InferenceService", "other")
     settled.until_struck(3, READS)
     settled.weather()
-    settled.converge()
+    settled.converge(seconds=30)
 
 
 def test_the_api_server_restarts(settled: Rig) -> None:

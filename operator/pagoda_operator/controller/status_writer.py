@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound
 from pagoda_operator.cluster.interface import Cluster
 from pagoda_operator.cluster.resources import INFERENCE_SERVICE
+from pagoda_operator.controller.digest import digest
 from pagoda_operator.controller.events import EventRecorder
 from pagoda_operator.controller.ownership import ServiceKey, key_of
 from pagoda_operator.controller.store import Store
@@ -29,11 +28,11 @@ class _Write:
 
     @classmethod
     def of(cls, sent: Object, kept: Object) -> _Write:
-        return cls(_digest(sent), _digest(kept))
+        return cls(digest(sent), digest(kept))
 
     def made(self, sent: Object, kept: Object) -> bool:
         """Whether it is this status that the server has made that of."""
-        return _digest(sent) == self.sent and _digest(kept) == self.kept
+        return digest(sent) == self.sent and digest(kept) == self.kept
 
 
 class StatusWriter:
@@ -92,7 +91,3 @@ def _document(service: Object, status: Object) -> Object:
     """What is applied: the uid is a precondition, so that a successor of that name does not get it."""
     metadata = {name: service["metadata"][name] for name in ("name", "namespace", "uid")}
     return {"apiVersion": service["apiVersion"], "kind": service["kind"], "metadata": metadata, "status": status}
-
-
-def _digest(status: Object) -> bytes:
-    return hashlib.blake2b(json.dumps(status, sort_keys=True).encode(), digest_size=16).digest()

@@ -226,4 +226,5 @@ def _planned(service: Object | None) -> bool:
 
 
 def _object_key(resource: Resource, obj: Object) -> ObjectKey:
+    # A namespace has many objects, and is kept once.
     return ObjectKey(resource, sys.intern(obj["metadata"].get("namespace", "")), obj["metadata"]["name"])

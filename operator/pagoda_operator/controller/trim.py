@@ -53,7 +53,8 @@ _STATUS_READ: Final[dict[Resource, tuple[str, ...]]] = {
     SCALED_OBJECT: ("conditions",),
     SERVICE: (),
 }
-"""What is read of the statuses of children that have long ones; of a Deployment's conditions one."""
+"""What is read of the statuses of children that have long ones."""
+_DEPLOYMENT_CONDITIONS: Final = ("ReplicaFailure",)
 _CONDITION_READ: Final = ("type", "status", "reason", "message")
 
 
@@ -73,14 +74,13 @@ def trim(resource: Resource, obj: Object) -> Object:
         kept["status"] = _node_status(obj.get("status", {}))
     elif resource in _STATUS_READ:
         kept["status"] = {key: value for key, value in obj.get("status", {}).items() if key in _STATUS_READ[resource]}
-    if resource == DEPLOYMENT and (failures := [c for c in obj.get("status", {}).get("conditions", []) if _refused(c)]):
-        kept["status"]["conditions"] = [{key: c.get(key) for key in _CONDITION_READ} for c in failures]
+    if resource == DEPLOYMENT:
+        kept["status"]["conditions"] = [
+            {key: condition.get(key) for key in _CONDITION_READ}
+            for condition in obj.get("status", {}).get("conditions", [])
+            if condition["type"] in _DEPLOYMENT_CONDITIONS
+        ]
     return kept
-
-
-def _refused(condition: Object) -> bool:
-    """Whether a Deployment's condition says that its pods can't be made."""
-    return bool((condition["type"], condition["status"]) == ("ReplicaFailure", "True"))
 
 
 def _pod_metadata(metadata: Object) -> Object:

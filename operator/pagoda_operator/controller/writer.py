@@ -7,8 +7,6 @@ facts for the next plan, not errors: they end in a condition, and the write is t
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from pagoda_operator.api.names import Object
 from pagoda_operator.cluster.errors import Conflict, Forbidden, Invalid, NotFound
 from pagoda_operator.cluster.interface import NEVER, Cluster
 from pagoda_operator.cluster.resources import resource_of, resource_of_kind
+from pagoda_operator.controller.digest import digest
 from pagoda_operator.controller.ownership import ServiceKey, controls, holder, key_of
 from pagoda_operator.controller.store import Store
 from pagoda_operator.controller.trim import trim
@@ -101,7 +100,7 @@ class ChildWriter:
     async def apply(self, service: Object, desired: Object) -> bool:
         """Make a child so; returns whether that changed a fact. Raises ClusterError where trying again is all to do."""
         key, child = key_of(service), (desired["kind"], desired["metadata"]["name"])
-        wish = _digest(desired)
+        wish = digest(desired)
         obstacle = self._obstacles.get(key, {}).get(child)
         if obstacle is not None and obstacle.wish == wish:
             return False
@@ -135,7 +134,7 @@ class ChildWriter:
         self._pauses.get(key, {}).pop(child, None)
         resource = resource_of(desired)
         self._store.put(resource, written)
-        self._settled.setdefault(key, {})[child] = (wish, _digest(_shape(trim(resource, written))))
+        self._settled.setdefault(key, {})[child] = (wish, digest(_shape(trim(resource, written))))
         logger.info("applied %s %s", *child, extra={"service": str(key)})
         return True
 
@@ -195,7 +194,7 @@ class ChildWriter:
             return True  # it is made anew when it is gone
         # The same wish gave this very object before: the server (admission, normalisation) wants it so. Asking again
         # would only make two controllers fight.
-        return self._settled.get(key, {}).get(child) == (wish, _digest(_shape(live)))
+        return self._settled.get(key, {}).get(child) == (wish, digest(_shape(live)))
 
     def _next_pause(self, key: ServiceKey, child: ChildKey) -> float:
         first, last = RETRY_ALLOWED
@@ -231,10 +230,6 @@ def _shape(obj: Object) -> Object:
     counted = ("resourceVersion", "generation", "managedFields")
     metadata = {name: value for name, value in obj["metadata"].items() if name not in counted}
     return {name: value for name, value in obj.items() if name != "status"} | {"metadata": metadata}
-
-
-def _digest(obj: Object) -> bytes:
-    return hashlib.blake2b(json.dumps(obj, sort_keys=True).encode(), digest_size=16).digest()
 
 
 def _monotonic() -> float:

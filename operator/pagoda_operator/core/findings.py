@@ -163,7 +163,7 @@ def _was_cached(situation: Situation) -> bool:
 def _is_new(situation: Situation) -> bool:
     """Whether the claim was made, or lost, since the model was told to be in it."""
     claim = situation.claim or {}
-    told = max(c["lastTransitionTime"] for c in situation.before["conditions"] if c["type"] == "ModelCached")
+    told = situation.told("ModelCached").get("lastTransitionTime", "")
     made = claim.get("metadata", {}).get("creationTimestamp", "")
     return made > told or claim.get("status", {}).get("phase") in ("Pending", "Lost")
 

@@ -62,7 +62,8 @@ class Situation:
     def pods_refused(self) -> str:
         """Why pods can't be made, in the API server's words; empty where they can."""
         conditions = (self.deployment or {}).get("status", {}).get("conditions", [])
-        return next((c.get("message") or "" for c in conditions if c["type"] == "ReplicaFailure"), "")
+        failing = (c for c in conditions if (c["type"], c["status"]) == ("ReplicaFailure", "True"))
+        return next((c.get("message") or "" for c in failing), "")
 
     @property
     def rolling(self) -> bool:
@@ -80,9 +81,13 @@ class Situation:
         """The template that a roll-out would bring which nobody has asked for yet."""
         return None if self.planned_deployment is None else self.planned_deployment.newest
 
+    def told(self, condition: str) -> Object:
+        """A condition as the status so far has it, or an empty one."""
+        return next((dict(c) for c in self.before.get("conditions", []) if c["type"] == condition), {})
+
     def was(self, condition: str) -> bool:
         """Whether a condition held in the status so far."""
-        return any(c["type"] == condition and c["status"] == "True" for c in self.before.get("conditions", []))
+        return self.told(condition).get("status") == "True"
 
     @property
     def progress(self) -> Progress | None:

@@ -73,6 +73,7 @@ def test_a_client_that_goes_away_frees_its_places_at_once(endless, stream, runni
     """Long before its tokens are made, or any; the gauges are back at 0, and each request counts as aborted."""
     aborted = endless.metric("vllm:request_success_total", finished_reason="abort")
     ended = endless.metric("vllm:request_success_total")
+    made = endless.metric("vllm:generation_tokens_total")
     with contextlib.nullcontext() if running else endless.stopped():
         connections = [ask(endless, {**ENDLESS, "stream": stream, "n": 3}) for _ in range(2)]
         gauge = Metric.RUNNING if running else Metric.WAITING
@@ -82,6 +83,7 @@ def test_a_client_that_goes_away_frees_its_places_at_once(endless, stream, runni
     endless.quiet()
     assert endless.metric("vllm:request_success_total", finished_reason="abort") == aborted + 6
     assert endless.metric("vllm:request_success_total") == ended + 6
+    assert endless.metric("vllm:generation_tokens_total") < made + 6 * ENDLESS["max_tokens"]
 
 
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "text"])

@@ -4,7 +4,7 @@ import json
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagoda_engine.server.protocol import UNSUPPORTED, ChatBody, CompletionBody
@@ -73,7 +73,7 @@ def connection(server):
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(body=bodies())
 def test_no_body_is_answered_with_a_server_error(connection, path, body):
     response = connection.post(path, content=json.dumps(body), headers={"content-type": "application/json"})

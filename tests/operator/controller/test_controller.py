@@ -35,6 +35,23 @@ async def serve(world):
     await world.apply_status(DEPLOYMENT, deployment | {"status": counts | seen})
 
 
+async def served(world, **spec):
+    """Make a service, and let it be served until there is nothing left to tell."""
+    await world.create(INFERENCE_SERVICE, qwen(**spec))
+    await asyncio.sleep(10)
+    await serve(world)
+    await asyncio.sleep(60)
+
+
+async def edit(world, **spec):
+    """Change fields of the service's spec, as a user does; None removes one."""
+    service = await world.get(INFERENCE_SERVICE, "default", "qwen")
+    asked = service["spec"] | spec
+    service["spec"] = {field: value for field, value in asked.items() if value is not None}
+    await world.replace(INFERENCE_SERVICE, service)
+    await asyncio.sleep(60)
+
+
 def test_a_service_gets_its_children_then_silence(virtual, recording):
     """Every child once, a status, an Event; then three hours, with resyncs and sweeps, without a single write."""
 
@@ -73,10 +90,7 @@ def test_an_operator_that_starts_anew_writes_nothing(virtual, recording):
         cluster = recording(MemoryCluster())
         world = cluster.cluster.acting_as("kubelet")
         async with running(cluster):
-            await world.create(INFERENCE_SERVICE, qwen())
-            await asyncio.sleep(10)
-            await serve(world)
-            await asyncio.sleep(60)
+            await served(world)
         cluster.take_writes()
         async with running(cluster):
             await asyncio.sleep(60)
@@ -105,16 +119,10 @@ def test_an_edit_ends_readiness_as_it_replaces_pods(virtual, recording, before, 
             return condition(service, "Ready")["status"], service["status"]["observedGeneration"]
 
         async with running(cluster):
-            await world.create(INFERENCE_SERVICE, qwen(engine=before))
-            await asyncio.sleep(10)
-            await serve(world)
-            await asyncio.sleep(60)
+            await served(world, engine=before)
             assert await ready() == ("True", 1)
             cluster.take_writes()
-            edited = await world.get(INFERENCE_SERVICE, "default", "qwen")
-            edited["spec"]["engine"] = after
-            await world.replace(INFERENCE_SERVICE, edited)
-            await asyncio.sleep(60)
+            await edit(world, engine=after)
             writes = [write for write in cluster.take_writes() if write[1] in ("InferenceService", "Deployment")]
             assert writes == [("force", "Deployment", "qwen"), ("status", "InferenceService", "qwen")]
             assert await ready() == ("False", 2)
@@ -133,15 +141,9 @@ def test_a_child_that_may_not_be_deleted_does_not_silence_the_status(virtual, re
         cluster = recording(MemoryCluster())
         world = cluster.cluster.acting_as("kubelet")
         async with running(cluster):
-            await world.create(INFERENCE_SERVICE, qwen(autoscaling={"maxReplicas": 3}))
-            await asyncio.sleep(10)
-            await serve(world)
-            await asyncio.sleep(60)
+            await served(world, autoscaling={"maxReplicas": 3})
             cluster.refuse["delete", "HorizontalPodAutoscaler"] = Forbidden("a policy keeps it")
-            edited = await world.get(INFERENCE_SERVICE, "default", "qwen")
-            del edited["spec"]["autoscaling"]
-            await world.replace(INFERENCE_SERVICE, edited)
-            await asyncio.sleep(60)
+            await edit(world, autoscaling=None)
             told = await world.get(INFERENCE_SERVICE, "default", "qwen")
             assert told["status"]["observedGeneration"] == 2
             assert condition(told, "Ready")["status"] == "True"
